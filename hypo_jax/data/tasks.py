@@ -1,0 +1,218 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a job learns from: demonstrations, pairs, prompts and, if any, a judge.
+
+Two kinds. The embedded world (`reviews`) makes its prompts and demonstrations
+and has an exact judge; its pairs are sampled from the reference policy later,
+by the job. A preference file brings pairs, split by prompt; its demonstrations
+are the chosen completions, and nobody judges.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hypo_jax.data import readers, reviews, tokenize
+
+Arrays = dict[str, np.ndarray]
+Records = list[dict[str, Any]]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """Texts of a job; `Tokens` turns them into arrays.
+
+  Attributes:
+    demonstrations: records {"prompt", "chosen"} for supervised fine-tuning.
+    prompts: by split, what policies are evaluated on; the rollouts of training
+      answer the prompts of "rollout", or of the pairs where that is missing.
+    pairs: by split, records {"prompt", "chosen", "rejected"}, or None where
+      the reference policy has yet to sample them.
+    judge: (prompt, completion) -> reviews.Judgement, or None.
+    notes: what was skipped while reading, for the terminal.
+  """
+
+  demonstrations: Records
+  prompts: dict[str, list[Any]]
+  pairs: dict[str, Records] | None
+  judge: Callable[[str, str], Any] | None
+  notes: tuple[str, ...] = ()
+
+
+def reviews_task(
+  *, num_demonstrations: int, num_prompts: dict[str, int], seed: int
+) -> Task:
+  """Returns the embedded world.
+
+  Args:
+    num_demonstrations: for supervised fine-tuning.
+    num_prompts: "validation" and "test": prompts of the evaluations.
+    seed: of what is drawn.
+  """
+  return Task(
+    demonstrations=reviews.demonstrations(num_demonstrations, seed=seed),
+    prompts={
+      split: reviews.prompts(split, count, seed=seed)
+      for split, count in num_prompts.items()
+    },
+    pairs=None,
+    judge=reviews.judge,
+  )
+
+
+def preference_file_task(
+  path: str,
+  *,
+  data_dir: pathlib.Path,
+  num_prompts: dict[str, int],
+  as_messages: bool,
+  on_bad: str,
+  rollout_path: str,
+) -> Task:
+  """Returns a preference file's task, its dataset built under data_dir.
+
+  Args:
+    path: .jsonl, .jsonl.gz or .parquet.
+    data_dir: where the dataset is built.
+    num_prompts: most prompts a split that are evaluated on.
+    as_messages: turn "\\n\\nHuman: ..." prompts into messages, so that the
+      tokenizer's chat template applies.
+    on_bad: what bad rows do; see `readers.read_preferences`.
+    rollout_path: file of prompts for the KL term, or "".
+  """
+  # tfds is slow to import, and the embedded world does without it.
+  from hypo_jax.data import hh, preferences
+
+  def prepared(record):
+    prompt = record["prompt"]
+    if as_messages and isinstance(prompt, str):
+      record = record | {"prompt": hh.hh_messages(prompt)}
+    return record
+
+  builder = preferences.build_preferences(
+    path, data_dir=data_dir, on_bad=on_bad
+  )
+  pairs = {
+    split: [prepared(r) for r in preferences.read_split(builder, split)]
+    for split in SPLITS
+  }
+  for split, records in pairs.items():
+    if not records:
+      raise ValueError(
+        f"{path}: expected pairs in every split, none in {split}"
+      )
+  prompts = {
+    split: _distinct([r["prompt"] for r in pairs[split]])[: num_prompts[split]]
+    for split in ("validation", "test")
+  }
+  if rollout_path:
+    rows = readers.read_prompts(rollout_path, on_bad=on_bad).records
+    prompts["rollout"] = [prepared(r)["prompt"] for r in rows]
+  counts = {split: len(records) for split, records in pairs.items()}
+  about = builder.info.metadata
+  return Task(
+    demonstrations=pairs["train"],
+    prompts=prompts,
+    pairs=pairs,
+    judge=None,
+    notes=(
+      f"{path}: {counts['train']} pairs to train on, {counts['validation']} "
+      f"to validate, {counts['test']} held out; {about['bad_rows']} bad rows "
+      f"skipped, {about['leaked_prompts']} prompts in two splits",
+      *about["first_bad_rows"],
+    ),
+  )
+
+
+def _distinct(prompts: list[Any]) -> list[Any]:
+  return list({json.dumps(p): p for p in prompts}.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """Turns records into arrays of fixed lengths; see `tokenize`."""
+
+  tokenizer: Any
+  prompt_length: int
+  completion_length: int
+
+  def pairs(self, records: Records) -> tuple[Arrays, tokenize.TokenCounts]:
+    return self._stack(tokenize.tokenize_pair, records)
+
+  def demonstrations(self, records: Records):
+    return self._stack(tokenize.tokenize_demonstration, records)
+
+  def prompts(self, prompts: list[Any]) -> Arrays:
+    return tokenize.stack_rows(
+      tokenize.tokenize_prompt(
+        {"prompt": prompt}, self.tokenizer, prompt_length=self.prompt_length
+      )
+      for prompt in prompts
+    )[0]
+
+  def _stack(self, function, records):
+    return tokenize.stack_rows(
+      function(
+        record,
+        self.tokenizer,
+        prompt_length=self.prompt_length,
+        completion_length=self.completion_length,
+      )
+      for record in records
+    )
+
+
+def label_pairs(
+  prompts: list[str],
+  completions: list[list[str]],
+  *,
+  num_pairs: int,
+  seed: int,
+  split: str,
+) -> Records:
+  """Labels the first two different completions of each prompt.
+
+  Args:
+    prompts: of the embedded world.
+    completions: by prompt, sampled from the reference; those that did not end,
+      or hold what is no word, are left out by the caller.
+    num_pairs: how many are wanted.
+    seed: of the labels' noise.
+    split: likewise.
+
+  Raises:
+    ValueError: if too few prompts have two different completions.
+  """
+  uniform = np.random.default_rng([seed, SPLITS.index(split)]).random
+  pairs = []
+  for prompt, texts in zip(prompts, completions, strict=True):
+    distinct = list(dict.fromkeys(texts))
+    draw = uniform()
+    if len(distinct) > 1:
+      pairs.append(reviews.label_pair(prompt, *distinct[:2], uniform=draw))
+  if len(pairs) < num_pairs:
+    raise ValueError(
+      f"num_pairs: expected {num_pairs} prompts with two different completions "
+      f"in {split}, got {len(pairs)}"
+    )
+  return pairs[:num_pairs]
+
+
+def write_records(path: pathlib.Path, records: Records) -> None:
+  """Writes JSON lines aside and renames them."""
+  aside = path.with_name(path.name + ".aside")
+  with aside.open("w", encoding="utf-8") as file:
+    for record in records:
+      file.write(json.dumps(record, ensure_ascii=False) + "\n")
+  os.replace(aside, path)
+
+
+read_records = functools.partial(readers.read_preferences, on_bad="fatal")

@@ -1,0 +1,240 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy is worth: reward, win rate, KL to the reference, pair accuracy.
+
+Completions are drawn at temperature 1 from the whole distribution, so that
+
+    KL(policy || reference) = E_policy[log policy(y|x) - log reference(y|x)]
+
+is estimated without bias by the mean log-ratio of own samples (`kl`) and, with
+less variance, by the exact KL of the next-token distributions summed over the
+states that the samples visit (`kl_rao_blackwell`). Completions are drawn up to
+twice the training limit; all but `kl_long` speak of their first part.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from hypo_jax import keys, objective, scoring, sharding, statistics
+from hypo_jax.batch import PreferenceBatch, pair_rows
+from hypo_jax.statistics import Judged, PolicySamples
+from hypo_jax.train import make_rollout_step
+
+Arrays = dict[str, np.ndarray]
+
+
+def make_sampler(
+  model,
+  *,
+  samples_per_prompt: int,
+  max_new_tokens: int,
+  eos_token_id: int | tuple[int, ...],
+  pad_token_id: int,
+  batch_size: int,
+  mesh: Mesh,
+) -> Callable[..., PolicySamples]:
+  """Returns sampler(params, reference, prompt_tokens, prompt_mask, key).
+
+  The prompts are numpy [n, P], any n; `key` is folded with the prompt's number.
+  Every process gets all samples.
+  """
+  rollout_step = make_rollout_step(
+    model,
+    samples_per_prompt=samples_per_prompt,
+    max_new_tokens=max_new_tokens,
+    eos_token_id=eos_token_id,
+    pad_token_id=pad_token_id,
+    mesh=mesh,
+  )
+
+  @jax.jit
+  def score(params, reference, rows):
+    scored, ref_scored, token_kl = objective.score_rows_and_kl(
+      model, params, reference, rows
+    )
+    mask = rows.slot_mask
+    log_ratio = jnp.where(mask, scored - ref_scored, 0.0)
+    token_kl = jnp.where(mask, token_kl, 0.0)
+    return PolicySamples(rows.slot_tokens, mask, log_ratio, token_kl)
+
+  def sampler(params, reference, prompt_tokens, prompt_mask, key):
+    parts = []
+    for numbers in _batches(len(prompt_tokens), batch_size):
+      batch = (prompt_tokens[numbers], prompt_mask[numbers])
+      tokens, mask = sharding.put_rows(mesh, batch)
+      row_keys = keys.row_keys(key, jnp.asarray(numbers, jnp.int32))
+      rollouts = rollout_step(params, tokens, mask, row_keys)
+      parts.append(sharding.gather(score(params, reference, rollouts.rows)))
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    return jax.tree.map(lambda x: x[: len(prompt_tokens)], joined)
+
+  return sampler
+
+
+def _batches(total: int, size: int) -> list[np.ndarray]:
+  """Row numbers in batches of equal size; the last one wraps around."""
+  return [
+    np.arange(start, start + size) % total for start in range(0, total, size)
+  ]
+
+
+def make_pair_scorer(model, *, batch_size: int, mesh: Mesh):
+  """Returns scorer(params, pairs) -> numpy log_probs [n, 2] (chosen, rejected).
+
+  `pairs` is a dict of numpy arrays, as `PreferenceBatch` names them.
+  """
+
+  @jax.jit
+  def score(params, batch: PreferenceBatch):
+    rows = pair_rows(batch)
+    return scoring.sequence_log_probs(
+      objective.score_rows(model, params, rows), rows.slot_mask
+    )
+
+  def scorer(params, pairs: dict[str, np.ndarray]) -> np.ndarray:
+    total = len(pairs["prompt_tokens"])
+    parts = []
+    for numbers in _batches(total, batch_size):
+      batch = {k: v[numbers] for k, v in pairs.items()}
+      unknown = np.zeros(len(numbers), np.float32)
+      batch |= {
+        "ref_chosen_log_probs": unknown,
+        "ref_rejected_log_probs": unknown,
+      }
+      placed = sharding.put_rows(mesh, PreferenceBatch(**batch))
+      parts.append(sharding.gather(score(params, placed)))
+    return np.concatenate(parts)[:total]
+
+  return scorer
+
+
+def judge_samples(judge, tokenizer, prompts, samples: PolicySamples) -> Judged:
+  """Judges completions as text, on process 0; every process gets the result.
+
+  Args:
+    judge: (prompt, completion) -> (reward, valid, num_clauses).
+    tokenizer: decodes the completions.
+    prompts: n texts.
+    samples: cut at the training limit.
+  """
+  shape = samples.tokens.shape[:2]
+  judged = Judged(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, int))
+  if jax.process_index() == 0:
+    for i, texts in enumerate(decode(tokenizer, samples)):
+      for j, text in enumerate(texts):
+        for array, value in zip(judged, judge(prompts[i], text), strict=True):
+          array[i, j] = value
+  if jax.process_count() > 1:
+    # As bytes: a device would round float64 to float32.
+    judged = Judged(
+      *(
+        multihost_utils.broadcast_one_to_all(x.view(np.uint8)).view(x.dtype)
+        for x in judged
+      )
+    )
+  return judged
+
+
+def decode(tokenizer, samples: PolicySamples) -> list[list[str]]:
+  """Returns the completions as text, k for each of n prompts."""
+  return [
+    [tokenizer.decode(t[m].tolist()) for t, m in zip(*row, strict=True)]
+    for row in zip(samples.tokens, samples.mask, strict=True)
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """What policies are measured on.
+
+  Attributes:
+    prompts: n texts (or messages).
+    prompt_rows: "prompt_tokens" and "prompt_mask" of them.
+    train_prompt_rows: the same of some prompts that training saw.
+    pairs: held-out pairs, as `PreferenceBatch` names its arrays.
+    ref_pair_log_probs: [m, 2], the reference's.
+    ref_judged: the reference's own completions, judged; None without a judge.
+  """
+
+  prompts: list[Any]
+  prompt_rows: Arrays
+  train_prompt_rows: Arrays
+  pairs: Arrays
+  ref_pair_log_probs: np.ndarray
+  ref_judged: Judged | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Measures policies against one reference.
+
+  Attributes:
+    sampler: of `make_sampler`.
+    pair_scorer: of `make_pair_scorer`.
+    reference: the reference's parameters.
+    judge: (prompt, completion) -> (reward, valid, num_clauses), or None.
+    tokenizer: decodes for the judge.
+    completion_length: the training limit, tokens.
+    eos_token_ids: ids that end a completion.
+    beta: of the held-out pairs' loss.
+  """
+
+  sampler: Callable[..., PolicySamples]
+  pair_scorer: Callable[..., np.ndarray]
+  reference: Any
+  judge: Callable[..., Any] | None
+  tokenizer: Any
+  completion_length: int
+  eos_token_ids: tuple[int, ...]
+  beta: float
+
+  def sample(self, params, rows: Arrays, key: jax.Array) -> PolicySamples:
+    return self.sampler(
+      params, self.reference, rows["prompt_tokens"], rows["prompt_mask"], key
+    )
+
+  def judged(self, prompts, samples: PolicySamples) -> Judged | None:
+    if self.judge is None:
+      return None
+    short = samples.cut(self.completion_length)
+    return judge_samples(self.judge, self.tokenizer, prompts, short)
+
+  def measure(
+    self, params, split: Split, key: jax.Array
+  ) -> tuple[dict[str, Any], PolicySamples, Judged | None]:
+    """Returns a history entry, with "wins" by prompt, and its samples.
+
+    Fields that need a judge are None without one.
+    """
+    samples = self.sample(params, split.prompt_rows, key)
+    judged = self.judged(split.prompts, samples)
+    entry = self.describe(params, split, samples, judged)
+    train_key = jax.random.fold_in(key, 1)
+    on_train = self.sample(params, split.train_prompt_rows, train_key)
+    short = on_train.cut(self.completion_length)
+    entry["kl_train_prompts"] = float(short.token_kl.sum(-1).mean())
+    return entry, samples, judged
+
+  def describe(self, params, split, samples, judged) -> dict[str, Any]:
+    entry = statistics.describe_samples(
+      samples, self.completion_length, self.eos_token_ids
+    )
+    names = statistics.JUDGED_FIELDS
+    entry |= dict.fromkeys(names) | {"wins": None}
+    if judged is not None:
+      entry |= statistics.describe_judged(judged, split.ref_judged)
+      won = statistics.wins(judged.rewards, split.ref_judged.rewards)
+      entry["wins"] = won.tolist()
+    return entry | statistics.describe_pairs(
+      self.pair_scorer(params, split.pairs),
+      split.ref_pair_log_probs,
+      split.pairs["pair_mask"],
+      beta=self.beta,
+    )

@@ -1,0 +1,54 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The main job: fine-tune, get pairs, train each method, measure, report.
+
+Every stage leaves a file or a checkpoint that is whole or absent, and is a pure
+function of the configuration and of what the stages before left. So a job that
+was killed anywhere goes on where it was, and ends with the same numbers.
+
+    checkpoints/sft -> data/*.jsonl -> data/reference_log_probs.npz
+      -> checkpoints/<method> -> evaluations/<policy>.json -> report.json, .html
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from hypo_jax.job.pairs import get_pairs, score_reference
+from hypo_jax.job.results import make_evaluator, measure_all, write_report
+from hypo_jax.job.setup import set_up
+from hypo_jax.job.training import fine_tune, train_method
+
+
+def run_job(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+  """Runs all stages that are not done yet; returns the report.
+
+  Raises:
+    loop.Stopped: after a stop signal, when all is saved.
+  """
+  job = set_up(config, workdir)
+  with job.clock("sft"):
+    reference = fine_tune(job)
+  with job.clock("pairs"):
+    pairs = get_pairs(job, reference)
+  with job.clock("reference"):
+    tables = score_reference(job, reference, pairs)
+    evaluator, splits = make_evaluator(job, reference, tables)
+  histories = {}
+  for name, settings in job.methods.items():
+    with job.clock(name):
+      histories[name] = train_method(
+        job,
+        name,
+        settings,
+        reference,
+        tables,
+        dataclasses.replace(evaluator, beta=settings["beta"]),
+        splits["validation"],
+      )
+  with job.clock("test"):
+    measured = measure_all(
+      job, reference, evaluator, splits["test"], tables, histories
+    )
+  with job.clock("report"):
+    return write_report(job, measured, histories)

@@ -1,0 +1,254 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Measurements of every policy on held-out prompts, and the report."""
+
+import importlib.metadata
+import json
+from typing import Any
+
+import numpy as np
+
+from hypo_jax import evaluate, report, statistics
+from hypo_jax.checkpoint import best_step, write_json
+from hypo_jax.data import tasks
+from hypo_jax.job.setup import Job
+from hypo_jax.job.training import (
+  abstract_state,
+  best_field,
+  preference_checkpoints,
+)
+
+# Prompts of the training pairs that `kl_train_prompts` is measured on.
+_NUM_TRAIN_PROMPTS = 64
+# Prompts and completions of each that samples.jsonl shows.
+_NUM_SHOWN_PROMPTS, _NUM_SHOWN = 32, 2
+_REWARD_EDGES = np.linspace(-1.0, 1.0, 21)
+_PACKAGES = ("hypo_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+_INTERNAL = ("wins", "pair_fit")
+
+
+def make_evaluator(
+  job: Job, reference: Any, tables: dict[str, dict[str, np.ndarray]]
+) -> tuple[evaluate.Evaluator, dict[str, evaluate.Split]]:
+  """Returns what measures policies, and the validation and test splits."""
+  size = job.config.preference.batch_size
+  evaluator = evaluate.Evaluator(
+    sampler=evaluate.make_sampler(
+      job.model,
+      samples_per_prompt=job.config.evaluate.samples_per_prompt,
+      max_new_tokens=2 * job.tokens.completion_length,
+      eos_token_id=job.eos_token_ids,
+      pad_token_id=job.tokens.tokenizer.pad_token_id,
+      batch_size=size,
+      mesh=job.mesh,
+    ),
+    pair_scorer=evaluate.make_pair_scorer(
+      job.model, batch_size=size, mesh=job.mesh
+    ),
+    reference=reference,
+    judge=job.task.judge,
+    tokenizer=job.tokens.tokenizer,
+    completion_length=job.tokens.completion_length,
+    eos_token_ids=job.eos_token_ids,
+    beta=job.config.preference.beta,
+  )
+  names = ("prompt_tokens", "prompt_mask")
+  seen = {k: tables["train"][k][:_NUM_TRAIN_PROMPTS] for k in names}
+  splits = {}
+  for name in ("validation", "test"):
+    prompts, pairs = job.task.prompts[name], tables[name]
+    rows = job.tokens.prompts(prompts)
+    judged = None
+    if job.task.judge is not None:
+      samples = evaluator.sample(reference, rows, _reference_key(job, name))
+      judged = evaluator.judged(prompts, samples)
+    ref_log_probs = [
+      pairs[f"ref_{s}_log_probs"] for s in ("chosen", "rejected")
+    ]
+    splits[name] = evaluate.Split(
+      prompts=prompts,
+      prompt_rows=rows,
+      train_prompt_rows=seen,
+      pairs=pairs,
+      ref_pair_log_probs=np.stack(ref_log_probs, axis=1),
+      ref_judged=judged,
+    )
+  return evaluator, splits
+
+
+def _reference_key(job: Job, split: str):
+  # Another key than the policies': they are compared with independent samples.
+  return job.key("evaluate", "reference", split)
+
+
+def measure_all(
+  job: Job,
+  reference: Any,
+  evaluator: evaluate.Evaluator,
+  split: evaluate.Split,
+  tables: dict[str, dict[str, np.ndarray]],
+  histories: dict[str, list[dict[str, Any]]],
+) -> dict[str, dict[str, Any]]:
+  """Measures reference, final, best and best-pair-loss policies on the test.
+
+  Each measurement is written when it is done, and read where it already is.
+
+  Returns:
+    By policy ("reference", "dpo", "dpo best", "dpo best_pair_loss", ...) the
+    entry with "wins", "reward_histogram", "coverage" and "shown" samples.
+  """
+
+  def measured(name: str, params: Any, step: int, key) -> dict[str, Any]:
+    path = job.workdir / "evaluations" / f"{name.replace(' ', '_')}.json"
+    exists = path.exists()
+    job.barrier(f"look-{name}")
+    if exists:
+      return json.loads(path.read_text())
+    entry, samples, judged = evaluator.measure(params(), split, key)
+    result = {"step": step} | entry
+    result |= _extras(job, samples, judged, tables["train"])
+    if job.leader:
+      path.parent.mkdir(exist_ok=True)
+      write_json(path, result)
+    job.say(f"measured {name} (step {step}) on {len(split.prompts)} prompts")
+    return result
+
+  reference_key = _reference_key(job, "test")
+  results = {
+    "reference": measured("reference", lambda: reference, 0, reference_key)
+  }
+  if job.task.judge is not None:
+    # Against itself: half of the comparisons, by symmetry, without error.
+    own = {"win_rate": 0.5, "win_rate_stderr": 0.0}
+    results["reference"] |= own | {"win_rate_length_matched": 0.5}
+  for method, history in histories.items():
+    checkpoints = preference_checkpoints(job, method, reference)
+    steps = {
+      method: history[-1]["step"],
+      f"{method} best": best_step(history, best_field(job)),
+      f"{method} best_pair_loss": best_step(history, "pair_fit"),
+    }
+    for name, step in steps.items():
+
+      def params(step=step, method=method, checkpoints=checkpoints):
+        target = abstract_state(job, job.methods[method], reference)
+        return checkpoints.restore(target, step)[0].trainable
+
+      same = [n for n, s in steps.items() if s == step and n in results]
+      if same:
+        results[name] = results[same[0]]
+        continue
+      results[name] = measured(name, params, step, job.key("evaluate", "test"))
+    checkpoints.close()
+  return results
+
+
+def _extras(job: Job, samples, judged, train_pairs) -> dict[str, Any]:
+  """What the report shows beyond the entry."""
+  short = samples.cut(job.tokens.completion_length)
+  valid = None if judged is None else judged.valid
+  extras = {"coverage": statistics.coverage(short, valid, train_pairs)}
+  first = statistics.PolicySamples(*(x[:_NUM_SHOWN_PROMPTS] for x in short))
+  texts = evaluate.decode(job.tokens.tokenizer, first)
+  extras["shown"] = {"completions": [row[:_NUM_SHOWN] for row in texts]}
+  if judged is not None:
+    counts, _ = np.histogram(judged.rewards, _REWARD_EDGES)
+    extras["reward_histogram"] = {
+      "edges": _REWARD_EDGES.round(6).tolist(),
+      "counts": counts.tolist(),
+    }
+    shown = judged.rewards[:_NUM_SHOWN_PROMPTS, :_NUM_SHOWN]
+    extras["shown"]["rewards"] = shown.tolist()
+  return extras
+
+
+def write_report(
+  job: Job,
+  measured: dict[str, dict[str, Any]],
+  histories: dict[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+  """Writes report.json, samples.jsonl, plots and report.html."""
+  at_step = {m: {e["step"]: e for e in h} for m, h in histories.items()}
+  policies = {"reference": _public(measured["reference"]) | {"tokens": 0}}
+  policies["reference"]["history"] = [dict(policies["reference"])]
+  policies["reference"]["best"] = dict(policies["reference"]["history"][0])
+  for method, history in histories.items():
+
+    def entry(name, method=method):
+      tokens = at_step[method][measured[name]["step"]]["tokens"]
+      return _public(measured[name]) | {"tokens": tokens}
+
+    policies[method] = entry(method) | {
+      "history": [_public(e) for e in history],
+      "best": entry(f"{method} best"),
+      "best_pair_loss": entry(f"{method} best_pair_loss"),
+    }
+  result = {
+    "policies": policies,
+    "matched_kl": [],
+    "comparisons": _comparisons(job, measured, histories),
+    "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+    "seed": job.config.seed,
+  }
+  if job.task.judge is not None:
+    result["matched_kl"] = statistics.matched_kl(histories)
+  if job.leader:
+    samples = _shown_samples(job, measured, histories)
+    tasks.write_records(job.workdir / "samples.jsonl", samples)
+    clock = job.workdir / "wall_seconds.json"
+    result["wall_seconds"] = json.loads(clock.read_text())
+    report.write_report(job.workdir, result, samples, job.config.to_dict())
+    # Last, since a finished job is known by it.
+    write_json(job.workdir / "report.json", result)
+  job.barrier("report")
+  return result
+
+
+def _public(entry: dict[str, Any]) -> dict[str, Any]:
+  return {k: v for k, v in entry.items() if k not in (*_INTERNAL, "shown")}
+
+
+def _comparisons(job: Job, measured, histories) -> dict[str, Any]:
+  """Win rate of the main method, final, minus the baselines', by prompt."""
+  if job.task.judge is None:
+    return {}
+  main = job.config.preference.method
+  mine = np.array(measured[main]["wins"])
+  result = {}
+  for name, other in measured.items():
+    if name.split()[0] not in (main, "reference"):
+      difference, stderr = statistics.mean_and_stderr(
+        mine - np.array(other["wins"])
+      )
+      result[f"{main} - {name}"] = {
+        "difference": difference,
+        "stderr": stderr,
+        "kl": measured[main]["kl_rao_blackwell"],
+        "other_kl": other["kl_rao_blackwell"],
+        "other_step": other["step"],
+      }
+  return result
+
+
+def _shown_samples(job: Job, measured, histories) -> tasks.Records:
+  """Prompts with completions and rewards of the reference and each method."""
+  names = ("reference", *histories)
+  prompts = job.task.prompts["test"][:_NUM_SHOWN_PROMPTS]
+  rows = []
+  for i, prompt in enumerate(prompts):
+    shown = {n: measured[n]["shown"] for n in names}
+    completions = {n: s["completions"][i] for n, s in shown.items()}
+    nothing = [None] * _NUM_SHOWN
+    rewards = {
+      n: s["rewards"][i] if "rewards" in s else nothing
+      for n, s in shown.items()
+    }
+    text = prompt if isinstance(prompt, str) else _as_text(prompt)
+    rows.append(
+      {"prompt": text, "completions": completions, "rewards": rewards}
+    )
+  return rows
+
+
+def _as_text(messages: list[dict[str, str]]) -> str:
+  return "\n".join(f"{m['role']}: {m['content']}" for m in messages)

@@ -1,0 +1,228 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The stages that train: supervised fine-tuning, then one per method."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from hypo_jax import evaluate, keys, loop, sharding, train
+from hypo_jax.batch import PreferenceBatch, Rows
+from hypo_jax.checkpoint import Checkpoints, fingerprint
+from hypo_jax.data import pipeline
+from hypo_jax.job.setup import Job
+from hypo_jax.logs import StageLog
+
+
+def _batches(job: Job, rows, *, batch_size: int, stage: str):
+  return pipeline.make_batches(
+    rows,
+    batch_size=batch_size,
+    seed=job.config.seed,
+    stage=stage,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def _open_log(job: Job, stage: str, num_steps: int, first_step: int):
+  lengths = {"sft": job.config.sft.num_steps} | {
+    name: settings["num_steps"] for name, settings in job.methods.items()
+  }
+  before = list(lengths)[: list(lengths).index(stage)]
+  return StageLog(
+    job.workdir,
+    stage,
+    num_steps=num_steps,
+    first_step=first_step,
+    step_offset=sum(lengths[name] for name in before),
+    active=job.leader,
+  )
+
+
+def fine_tune(job: Job) -> Any:
+  """Supervised fine-tuning; returns the reference policy's parameters."""
+  config = job.config.sft
+  if not config.num_steps:
+    return job.params
+  optimizer = train.make_optimizer(
+    learning_rate=config.learning_rate,
+    num_steps=config.num_steps,
+    schedule="cosine",
+    warmup_steps=config.num_steps // 20,
+  )
+  rows, counts = job.tokens.demonstrations(job.task.demonstrations)
+  job.say(f"demonstrations: {counts}")
+  batch_at = _batches(job, rows, batch_size=config.batch_size, stage="sft")
+  micro = min(config.batch_size, job.config.preference.micro_batch_size)
+  sft_step = train.make_sft_step(job.model, optimizer, micro_batch_size=micro)
+
+  def update(state, step, timer):
+    batch = batch_at(step)
+    rows = Rows(
+      batch["prompt_tokens"],
+      batch["prompt_mask"],
+      batch["chosen_tokens"][:, None],
+      batch["chosen_mask"][:, None],
+    )
+    rows = sharding.global_rows(job.mesh, rows)
+    return timer("train", lambda: sft_step(state, rows))
+
+  length = job.tokens.prompt_length + job.tokens.completion_length
+  checkpoints = Checkpoints(
+    job.workdir / "checkpoints" / "sft", keep=1, frozen="none"
+  )
+  state, _ = loop.run_stage(
+    "sft",
+    train.init_state(job.params, optimizer, job.mesh),
+    update,
+    num_steps=config.num_steps,
+    checkpoints=checkpoints,
+    open_log=partial(_open_log, job, "sft", config.num_steps),
+    tokens_per_step=config.batch_size * length,
+    checkpoint_every=job.config.checkpoint.every_steps,
+  )
+  checkpoints.close()
+  return state.trainable
+
+
+def preference_checkpoints(job: Job, name: str, reference: Any) -> Checkpoints:
+  """Opens the checkpoints of one method."""
+  return Checkpoints(
+    job.workdir / "checkpoints" / name,
+    keep=job.config.checkpoint.keep,
+    frozen=fingerprint(reference),
+    best_by=(best_field(job), "pair_fit"),
+    resume_every=job.config.rollout.every_steps,
+  )
+
+
+def best_field(job: Job) -> str:
+  """What the best checkpoint is chosen by, on validation prompts or pairs."""
+  return "pair_accuracy" if job.task.judge is None else "reward_mean"
+
+
+def evaluation_steps(job: Job, num_steps: int) -> frozenset[int]:
+  """The start, the end, every so many updates, and some early ones."""
+  config = job.config.evaluate
+  steps = {0, num_steps, *config.also_at_steps}
+  steps |= set(range(0, num_steps, config.every_steps))
+  return frozenset(s for s in steps if s <= num_steps)
+
+
+def train_method(
+  job: Job,
+  name: str,
+  settings: dict[str, Any],
+  reference: Any,
+  tables: dict[str, dict[str, np.ndarray]],
+  evaluator: evaluate.Evaluator,
+  split: evaluate.Split,
+) -> list[dict[str, Any]]:
+  """Trains one method from the reference; returns its history."""
+  optimizer = _make_optimizer(settings)
+  update = _make_update(job, settings, optimizer, reference, tables["train"])
+  samples = job.config.rollout.samples_per_prompt if settings["kl_coef"] else 0
+  tokens_per_step = settings["batch_size"] * (
+    job.tokens.prompt_length + (2 + samples) * job.tokens.completion_length
+  )
+  key = job.key("evaluate", "validation")
+
+  def measure(state: train.TrainState) -> dict[str, Any]:
+    entry, _, _ = evaluator.measure(state.trainable, split, key)
+    tokens = int(state.step) * tokens_per_step
+    return {"tokens": tokens, "pair_fit": -entry["pair_loss"]} | entry
+
+  checkpoints = preference_checkpoints(job, name, reference)
+  _, history = loop.run_stage(
+    name,
+    train.init_state(reference, optimizer, job.mesh),
+    update,
+    num_steps=settings["num_steps"],
+    checkpoints=checkpoints,
+    open_log=partial(_open_log, job, name, settings["num_steps"]),
+    tokens_per_step=tokens_per_step,
+    evaluate=measure,
+    evaluate_at=evaluation_steps(job, settings["num_steps"]),
+    checkpoint_every=job.config.checkpoint.every_steps,
+  )
+  checkpoints.close()
+  return history
+
+
+def _make_optimizer(settings: dict[str, Any]):
+  names = ("learning_rate", "num_steps", "schedule", "warmup_steps")
+  names += ("max_grad_norm", "weight_decay")
+  return train.make_optimizer(**{name: settings[name] for name in names})
+
+
+def abstract_state(job: Job, settings: dict[str, Any], reference: Any):
+  """Returns shapes and shardings of a method's TrainState."""
+  optimizer = _make_optimizer(settings)
+  state = jax.eval_shape(partial(train.new_state, optimizer), reference)
+  laid = sharding.tree_shardings(job.mesh, state)
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, laid
+  )
+
+
+def _make_update(job: Job, settings, optimizer, reference, pairs):
+  """Returns update(state, step, timer): rollouts where due, then the step."""
+  config, tokens = job.config.rollout, job.tokens
+  loss_settings = {
+    k: settings[k]
+    for k in ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
+  }
+  train_step = train.make_train_step(
+    job.model,
+    optimizer,
+    **loss_settings,
+    estimator=settings["estimator"],
+    samples_per_prompt=config.samples_per_prompt,
+    micro_batch_size=settings["micro_batch_size"],
+    shared_prompts=not job.config.data.rollout_path,
+  )
+  rollout_step = train.make_rollout_step(
+    job.model,
+    samples_per_prompt=config.samples_per_prompt,
+    max_new_tokens=config.max_new_tokens,
+    eos_token_id=job.eos_token_ids,
+    pad_token_id=tokens.tokenizer.pad_token_id,
+    mesh=job.mesh,
+  )
+  # One order and one set of keys for every method: they differ in nothing else.
+  size = settings["batch_size"]
+  batch_at = prompts_at = _batches(
+    job, pairs, batch_size=size, stage="preference"
+  )
+  if job.config.data.rollout_path:
+    rows = tokens.prompts(job.task.prompts["rollout"])
+    prompts_at = _batches(job, rows, batch_size=size, stage="rollout")
+  key = job.key("preference", "rollout")
+  drawn: dict[int, Any] = {}
+
+  def draw(params, step: int):
+    names = ("prompt_tokens", "prompt_mask", "row")
+    batch = prompts_at(step)
+    prompt, mask, row = sharding.global_rows(
+      job.mesh, tuple(batch[name] for name in names)
+    )
+    row_keys = keys.row_keys(jax.random.fold_in(key, step), row)
+    return rollout_step(params, prompt, mask, row_keys)
+
+  def draw_ahead(params, step: int):
+    until = min(step + config.every_steps, settings["num_steps"])
+    return {s: draw(params, s) for s in range(step, until)}
+
+  def update(state, step, timer):
+    nonlocal drawn
+    batch = sharding.global_rows(job.mesh, PreferenceBatch(**batch_at(step)))
+    if settings["kl_coef"] and step % config.every_steps == 0:
+      drawn = timer("rollout", lambda: draw_ahead(state.trainable, step))
+    rollouts = drawn.pop(step) if settings["kl_coef"] else None
+    frozen = reference if settings["kl_coef"] else None
+    return timer("train", lambda: train_step(state, frozen, batch, rollouts))
+
+  return update

@@ -1,0 +1,119 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where numbers go while a stage runs: JSON lines, TensorBoard, the terminal.
+
+Only process 0 writes. After a restart the files are cut back to the step that
+training goes on from, so that no step stands in them twice.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+# Metrics named on the terminal, in this order, where a step has them.
+_SHOWN = ("loss", "reward_margin", "kl", "tokens_per_second", "rollout_share")
+_PLAIN_LINE_SECONDS = 10.0
+
+
+class StageLog:
+  """Writes one stage's metrics.
+
+  Args:
+    workdir: holds metrics.jsonl and TensorBoard's events.
+    stage: name, the prefix of TensorBoard's tags.
+    num_steps: the stage's length.
+    first_step: step that the stage goes on from.
+    step_offset: steps of the stages before, so that TensorBoard's steps grow
+      over the whole job and its purge reaches no earlier stage.
+    active: False on processes other than 0, which write nothing.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    stage: str,
+    *,
+    num_steps: int,
+    first_step: int,
+    step_offset: int,
+    active: bool,
+  ):
+    self._stage, self._num_steps, self._offset = stage, num_steps, step_offset
+    self._active = active
+    self._bar = None
+    self._last_line = -_PLAIN_LINE_SECONDS
+    if not active:
+      return
+    from tensorboardX import SummaryWriter
+    from tqdm import tqdm
+
+    path = workdir / "metrics.jsonl"
+    _cut_back(path, stage, first_step)
+    self._file = path.open("a")
+    self._board = SummaryWriter(
+      str(workdir), purge_step=step_offset + first_step + 1
+    )
+    if sys.stderr.isatty():
+      self._bar = tqdm(
+        total=num_steps, initial=first_step, desc=stage, dynamic_ncols=True
+      )
+
+  def write(self, step: int, metrics: dict[str, Any]) -> None:
+    """Writes a logged step's metrics (numbers) to both files."""
+    if not self._active:
+      return
+    row = {"stage": self._stage, "step": step, **metrics}
+    self._file.write(json.dumps(row) + "\n")
+    self._file.flush()
+    for name, value in metrics.items():
+      if value is not None:
+        tag = f"{self._stage}/{name}"
+        self._board.add_scalar(tag, value, self._offset + step)
+    shown = {
+      k: f"{metrics[k]:.3g}" for k in _SHOWN if metrics.get(k) is not None
+    }
+    if self._bar is not None:
+      self._bar.set_postfix(shown, refresh=False)
+      self._bar.update(step - self._bar.n)
+      return
+    now = time.monotonic()
+    if now - self._last_line > _PLAIN_LINE_SECONDS or step == self._num_steps:
+      self._last_line = now
+      text = "  ".join(f"{k} {v}" for k, v in shown.items())
+      self.say(f"step {step}/{self._num_steps}  {text}")
+
+  def say(self, text: str) -> None:
+    """Prints a line to the terminal without breaking the progress bar."""
+    if not self._active:
+      return
+    if self._bar is not None:
+      self._bar.write(f"{self._stage}: {text}", file=sys.stderr)
+    else:
+      print(f"{self._stage}: {text}", file=sys.stderr, flush=True)
+
+  def close(self) -> None:
+    if self._active:
+      self._file.close()
+      self._board.close()
+      if self._bar is not None:
+        self._bar.close()
+
+
+def _cut_back(path: pathlib.Path, stage: str, first_step: int) -> None:
+  """Drops the stage's lines after first_step, and a line cut by a kill."""
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text().splitlines():
+    try:
+      row = json.loads(line)
+    except json.JSONDecodeError:
+      continue
+    if row["stage"] != stage or row["step"] <= first_step:
+      kept.append(line + "\n")
+  aside = path.with_name(path.name + ".aside")
+  aside.write_text("".join(kept))
+  os.replace(aside, path)

@@ -1,0 +1,9 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The transformer, and pretrained weights in and out."""
+
+from hypo_jax.models.policy import Model, Policy
+from hypo_jax.models.pretrained import load, save
+from hypo_jax.models.transformer import TransformerConfig
+
+__all__ = ["Model", "Policy", "TransformerConfig", "load", "save"]

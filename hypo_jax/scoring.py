@@ -1,0 +1,347 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""From logits, or the hidden states before them, to log-probs and token KL.
+
+    token_log_probs[t] = log softmax(logits[t] / temperature)[tokens[t]]
+
+Full logits are the largest array of preference training: 64 sequences of 1,024
+tokens over 128k words are 34 GB in float32. The `_from_hidden` forms never hold
+them: they scan over chunks of the T axis and, in the backward pass, compute a
+chunk's logits again. Only T is cut. Leading axes stay whole, so a batch sharded
+over devices stays where it is, and at most [..., chunk_size, V] exists at once.
+
+Nothing here shifts: the caller aligns logits[t] with the token they predict.
+The vocabulary axis is not cut. Second derivatives of the chunked forms are not
+defined. Put the batch in the leading axes rather than under vmap: vmap makes
+one gradient of the output embedding per example before it adds them up.
+"""
+
+import numbers
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# (logits [..., c, V] float32, chunk [..., c, ...], shared) -> [..., c]
+_Score = Callable[[jax.Array, Any, Any], jax.Array]
+
+
+def token_log_probs(
+  logits: jax.Array, tokens: jax.Array, *, temperature: float | jax.Array = 1.0
+) -> jax.Array:
+  """Picks each token's log-probability.
+
+  Args:
+    logits: float [..., T, V]; logits[..., t, :] predicts tokens[..., t].
+    tokens: integer [..., T].
+    temperature: scalar > 0 that divides the logits; may be traced.
+
+  Returns:
+    float32 [..., T], nats; nan where a token lies outside [0, V).
+
+  Raises:
+    ValueError: a shape, dtype or range is wrong.
+  """
+  _check_float("logits", logits)
+  if jnp.ndim(logits) < 2:
+    _refuse("logits", "shape [..., T, V]", f"shape {jnp.shape(logits)}")
+  _check_tokens(tokens, jnp.shape(logits)[:-1])
+  if isinstance(temperature, numbers.Real):
+    _check_positive("temperature", temperature)
+  logits = jnp.asarray(logits).astype(_accumulator(logits.dtype))
+  return _pick(logits / temperature, jnp.asarray(tokens))
+
+
+def token_log_probs_from_hidden(
+  hidden: jax.Array,
+  output_embedding: jax.Array,
+  tokens: jax.Array,
+  *,
+  chunk_size: int,
+  softcap: float | None = None,
+  temperature: float = 1.0,
+) -> jax.Array:
+  """Computes `token_log_probs` of hidden states without all their logits.
+
+      logits = hidden @ output_embedding, softcap * tanh(logits / softcap)
+
+  The product takes operands in hidden's dtype and accumulates in float32.
+
+  Args:
+    hidden: float [..., T, D], after the final norm.
+    output_embedding: float [D, V], cast to hidden's dtype.
+    tokens: integer [..., T].
+    chunk_size: how many tokens of the T axis have logits at once; T need not
+      be a multiple.
+    softcap: bound on the logits, > 0, or None; applied before temperature.
+    temperature: > 0, divides the logits; a number, not traced.
+
+  Returns:
+    float32 [..., T], nats; nan where a token lies outside [0, V). The gradient
+    of output_embedding is accumulated in float32 and returned in its dtype.
+
+  Raises:
+    ValueError: a shape, dtype or range is wrong.
+  """
+  _check_head("hidden", hidden, "output_embedding", output_embedding)
+  _check_tokens(tokens, jnp.shape(hidden)[:-1])
+  _check_chunking(chunk_size, softcap)
+  _check_positive("temperature", temperature)
+
+  def score(logits, tokens, _):
+    return _pick(_capped(logits, softcap) / temperature, tokens)
+
+  return _score_chunks(
+    score, chunk_size, hidden, output_embedding, jnp.asarray(tokens), None
+  )
+
+
+def token_kl_from_hidden(
+  hidden: jax.Array,
+  output_embedding: jax.Array,
+  ref_hidden: jax.Array,
+  ref_output_embedding: jax.Array,
+  *,
+  chunk_size: int,
+  softcap: float | None = None,
+) -> jax.Array:
+  """Computes KL(policy || reference) of each next-token distribution.
+
+      sum over the vocabulary of pi (log pi - log pi_ref)
+
+  Exact at the state that the hidden vector stands for, at temperature 1.
+
+  Args:
+    hidden: float [..., T, D], the policy's, after the final norm.
+    output_embedding: float [D, V], the policy's.
+    ref_hidden: float [..., T, D_ref], the reference's.
+    ref_output_embedding: float [D_ref, V], the reference's.
+    chunk_size: as in `token_log_probs_from_hidden`; two such chunks of logits
+      exist at once.
+    softcap: bound on both models' logits, > 0, or None.
+
+  Returns:
+    float32 [..., T], nats, never negative but for rounding. The gradient goes
+    to hidden and output_embedding; the reference's arguments get zeros.
+
+  Raises:
+    ValueError: a shape, dtype or range is wrong.
+  """
+  _check_head("hidden", hidden, "output_embedding", output_embedding)
+  _check_head(
+    "ref_hidden", ref_hidden, "ref_output_embedding", ref_output_embedding
+  )
+  if jnp.shape(ref_hidden)[:-1] != jnp.shape(hidden)[:-1]:
+    expected = f"leading axes {jnp.shape(hidden)[:-1]} as hidden"
+    _refuse("ref_hidden", expected, f"shape {jnp.shape(ref_hidden)}")
+  if ref_output_embedding.shape[1] != output_embedding.shape[1]:
+    expected = f"{output_embedding.shape[1]} columns as output_embedding"
+    actual = f"shape {ref_output_embedding.shape}"
+    _refuse("ref_output_embedding", expected, actual)
+  _check_chunking(chunk_size, softcap)
+
+  def score(logits, ref_hidden, ref_weights):
+    log_probs = jax.nn.log_softmax(_capped(logits, softcap))
+    ref_logits = _capped(_project(ref_hidden, ref_weights), softcap)
+    return _kl(log_probs, jax.nn.log_softmax(ref_logits))
+
+  return _score_chunks(
+    score,
+    chunk_size,
+    hidden,
+    output_embedding,
+    ref_hidden,
+    jnp.asarray(ref_output_embedding).astype(ref_hidden.dtype),
+  )
+
+
+def sequence_log_probs(
+  token_log_probs: jax.Array, completion_mask: jax.Array
+) -> jax.Array:
+  """Sums token log-probs over scored tokens.
+
+  Args:
+    token_log_probs: float [..., T], nats; masked positions may hold anything.
+    completion_mask: bool [..., T], True on scored tokens.
+
+  Returns:
+    float32 [...], nats; 0 for a row without scored tokens. Never a mean.
+
+  Raises:
+    ValueError: the shapes differ, or a dtype is wrong.
+  """
+  _check_float("token_log_probs", token_log_probs)
+  if completion_mask.dtype != jnp.bool_:
+    _refuse("completion_mask", "dtype bool", completion_mask.dtype)
+  if completion_mask.shape != token_log_probs.shape:
+    expected = f"token_log_probs' shape {token_log_probs.shape}"
+    _refuse("completion_mask", expected, f"shape {completion_mask.shape}")
+  # Zeros before the sum: 0 * nan would still poison the gradient after it.
+  scored = jnp.where(completion_mask, token_log_probs, 0.0)
+  return scored.sum(axis=-1, dtype=_accumulator(scored.dtype))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _score_chunks(
+  score: _Score,
+  chunk_size: int,
+  hidden: jax.Array,
+  output_embedding: jax.Array,
+  per_token: jax.Array,
+  shared: jax.Array | None,
+) -> jax.Array:
+  """Returns score(logits, per_token, shared) [..., T], a chunk of T at a time.
+
+  per_token [..., T, ...] is cut as hidden is; it and `shared` get no gradient.
+  """
+  weights = output_embedding.astype(hidden.dtype)
+  length, axis = hidden.shape[-2], hidden.ndim - 2
+
+  def step(_, chunk):
+    hidden_chunk, per_token_chunk = chunk
+    logits = _project(hidden_chunk, weights)
+    return None, score(logits, per_token_chunk, shared)
+
+  cut = partial(_cut, chunk_size=chunk_size, axis=axis)
+  _, scores = lax.scan(step, None, (cut(hidden), cut(per_token)))
+  return _join(scores, length, axis)
+
+
+def _score_chunks_fwd(score, chunk_size, *args):
+  return _score_chunks(score, chunk_size, *args), args
+
+
+def _score_chunks_bwd(score, chunk_size, residuals, scores_bar):
+  hidden, output_embedding, per_token, shared = residuals
+  weights = output_embedding.astype(hidden.dtype)
+  length, axis = hidden.shape[-2], hidden.ndim - 2
+
+  def step(weights_bar, chunk):
+    hidden_chunk, per_token_chunk, scores_bar_chunk = chunk
+    logits = _project(hidden_chunk, weights)
+    _, pull = jax.vjp(lambda x: score(x, per_token_chunk, shared), logits)
+    (logits_bar,) = pull(scores_bar_chunk)
+    logits_bar = logits_bar.astype(hidden.dtype)
+    product = partial(jnp.einsum, preferred_element_type=weights_bar.dtype)
+    hidden_bar = product("...cv,dv->...cd", logits_bar, weights)
+    weights_bar += product("...cd,...cv->dv", hidden_chunk, logits_bar)
+    return weights_bar, hidden_bar.astype(hidden.dtype)
+
+  cut = partial(_cut, chunk_size=chunk_size, axis=axis)
+  zeros = jnp.zeros(weights.shape, _accumulator(hidden.dtype))
+  # Rows that pad T get a zero scores_bar, so they add nothing.
+  weights_bar, hidden_bar = lax.scan(
+    step, zeros, (cut(hidden), cut(per_token), cut(scores_bar))
+  )
+  return (
+    _join(hidden_bar, length, axis),
+    weights_bar.astype(output_embedding.dtype),
+    None,
+    None,
+  )
+
+
+_score_chunks.defvjp(_score_chunks_fwd, _score_chunks_bwd)
+
+
+def _cut(x: jax.Array, *, chunk_size: int, axis: int) -> jax.Array:
+  """Returns x's axis T cut into a leading axis: [n, ..., c, ...]."""
+  length = x.shape[axis]
+  size = max(1, min(chunk_size, length))
+  count = -(-length // size)
+  widths = [(0, 0)] * x.ndim
+  widths[axis] = (0, count * size - length)
+  shape = (*x.shape[:axis], count, size, *x.shape[axis + 1 :])
+  return jnp.moveaxis(jnp.pad(x, widths).reshape(shape), axis, 0)
+
+
+def _join(x: jax.Array, length: int, axis: int) -> jax.Array:
+  """Undoes `_cut` and drops what padded T."""
+  x = jnp.moveaxis(x, 0, axis)
+  shape = (*x.shape[:axis], -1, *x.shape[axis + 2 :])
+  if not x.size:
+    return x.reshape(*x.shape[:axis], length, *x.shape[axis + 2 :])
+  return lax.slice_in_dim(x.reshape(shape), 0, length, axis=axis)
+
+
+def _project(hidden: jax.Array, weights: jax.Array) -> jax.Array:
+  """Returns logits [..., c, V]: compute-dtype operands, float32 sums."""
+  return jnp.einsum(
+    "...cd,dv->...cv",
+    hidden,
+    weights,
+    preferred_element_type=_accumulator(hidden.dtype),
+  )
+
+
+def _capped(logits: jax.Array, softcap: float | None) -> jax.Array:
+  return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+
+
+def _pick(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+  """Returns log softmax(logits)[tokens], nan outside the vocabulary."""
+  vocabulary = lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+  tokens = tokens.astype(jnp.int32)  # small dtypes would wrap in the iota
+  # A masked sum, not a gather: a gather along a vocabulary that is sharded
+  # over devices would bring the logits together first.
+  hit = vocabulary == tokens[..., None]
+  picked = jnp.where(hit, logits, 0.0).sum(axis=-1)
+  inside = (tokens >= 0) & (tokens < logits.shape[-1])
+  log_probs = picked - jax.nn.logsumexp(logits, axis=-1)
+  return jnp.where(inside, log_probs, jnp.nan)
+
+
+def _kl(log_probs: jax.Array, ref_log_probs: jax.Array) -> jax.Array:
+  probs = jnp.exp(log_probs)
+  # Where pi underflows to 0 its log may be -inf, and 0 * -inf is nan.
+  log_ratio = jnp.where(probs > 0, log_probs - ref_log_probs, 0.0)
+  return (probs * log_ratio).sum(axis=-1)
+
+
+def _accumulator(dtype: Any) -> Any:
+  """float32, or float64 for float64 input under x64."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def _check_float(name: str, x: jax.Array) -> None:
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    _refuse(name, "a float dtype", x.dtype)
+
+
+def _check_tokens(tokens: jax.Array, shape: tuple[int, ...]) -> None:
+  if jnp.shape(tokens) != shape:
+    _refuse("tokens", f"shape {shape}", f"shape {jnp.shape(tokens)}")
+  if not jnp.issubdtype(tokens.dtype, jnp.integer):
+    _refuse("tokens", "an integer dtype", tokens.dtype)
+
+
+def _check_head(
+  hidden_name: str, hidden: jax.Array, name: str, output_embedding: jax.Array
+) -> None:
+  _check_float(hidden_name, hidden)
+  _check_float(name, output_embedding)
+  if hidden.ndim < 2:
+    _refuse(hidden_name, "shape [..., T, D]", f"shape {hidden.shape}")
+  width = hidden.shape[-1]
+  if output_embedding.ndim != 2 or output_embedding.shape[0] != width:
+    expected = f"shape [D, V] with D = {width}"
+    _refuse(name, expected, f"shape {output_embedding.shape}")
+
+
+def _check_chunking(chunk_size: int, softcap: float | None) -> None:
+  if not isinstance(chunk_size, numbers.Integral) or chunk_size < 1:
+    _refuse("chunk_size", "an int >= 1", repr(chunk_size))
+  if softcap is not None:
+    _check_positive("softcap", softcap)
+
+
+def _check_positive(name: str, value: float) -> None:
+  if not isinstance(value, numbers.Real) or not 0 < value < float("inf"):
+    _refuse(name, "a number > 0, finite", value)
+
+
+def _refuse(name: str, expected: str, actual: object) -> None:
+  raise ValueError(f"{name}: expected {expected}, got {actual}")

@@ -1,0 +1,158 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""One mesh, and where every array lies on it.
+
+Mesh axes: `data` repeats the weights and cuts the batch, `fsdp` cuts both,
+`tensor` cuts heads, feed-forward and vocabulary. A rule is a path pattern and a
+partition of the array's trailing axes; the first that matches is taken, and a
+mesh axis that does not divide an array's axis is left out (that array is
+repeated instead), so that any mesh runs any model.
+
+Training and rollouts lay the weights out differently. In training each layer's
+weights are gathered once per pass, which many tokens share. A decoding step
+has one token a row, so there the weights stay where they are, cut over
+`fsdp` x `tensor` along heads, feed-forward and vocabulary, and the small
+activations move.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+_ROWS = ("data", "fsdp")
+_WIDE = ("fsdp", "tensor")
+
+Rules = Sequence[tuple[str, PartitionSpec]]
+
+# Stacked weights have a leading layer axis, which is never cut: it is scanned.
+TRAIN_RULES: Rules = (
+  (r"(^|/)embedding$", PartitionSpec("tensor", "fsdp")),
+  (r"(^|/)head$", PartitionSpec("fsdp", "tensor")),
+  (r"(^|/)(query|key|value)$", PartitionSpec(None, "fsdp", "tensor", None)),
+  (r"(^|/)output$", PartitionSpec(None, "tensor", None, "fsdp")),
+  (r"(^|/)(gate|up)$", PartitionSpec(None, "fsdp", "tensor")),
+  (r"(^|/)down$", PartitionSpec(None, "tensor", "fsdp")),
+  (r".*", PartitionSpec()),
+)
+ROLLOUT_RULES: Rules = (
+  (r"(^|/)embedding$", PartitionSpec(_WIDE, None)),
+  (r"(^|/)head$", PartitionSpec(None, _WIDE)),
+  (r"(^|/)(query|key|value)$", PartitionSpec(None, None, _WIDE, None)),
+  (r"(^|/)output$", PartitionSpec(None, _WIDE, None, None)),
+  (r"(^|/)(gate|up)$", PartitionSpec(None, None, _WIDE)),
+  (r"(^|/)down$", PartitionSpec(None, _WIDE, None)),
+  (r".*", PartitionSpec()),
+)
+
+
+def make_mesh(
+  *,
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """Builds the mesh; one size may be -1, for the devices that are left.
+
+  Raises:
+    ValueError: if the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  sizes = [data, fsdp, tensor]
+  text = f"mesh: data={data}, fsdp={fsdp}, tensor={tensor}"
+  if any(s < 1 and s != -1 for s in sizes) or sizes.count(-1) > 1:
+    raise ValueError(f"{text}: expected positive sizes, at most one of them -1")
+  if -1 in sizes:
+    known = -math.prod(sizes)
+    sizes[sizes.index(-1)] = max(len(devices) // known, 1)
+  if math.prod(sizes) != len(devices):
+    raise ValueError(
+      f"{text}: expected a product of {len(devices)}, the number of devices"
+    )
+  # Auto axes: the compiler places what the rules leave open.
+  return Mesh(
+    np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3
+  )
+
+
+def row_sharding(mesh: Mesh) -> NamedSharding:
+  """Arrays with a leading batch axis: rows cut over data x fsdp."""
+  return NamedSharding(mesh, PartitionSpec(_ROWS))
+
+
+def rollout_row_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows while decoding: fsdp cuts the weights there, so data cuts the rows."""
+  return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Arrays that every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def tree_shardings(mesh: Mesh, tree: Any, rules: Rules = TRAIN_RULES) -> Any:
+  """Returns a NamedSharding for each leaf by its path and shape.
+
+  Also right for an optimizer state: its moments end in the parameters' paths.
+  """
+
+  def leaf_sharding(path, leaf) -> NamedSharding:
+    name = "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path)
+    spec = next(spec for pattern, spec in rules if re.search(pattern, name))
+    return NamedSharding(mesh, _fitting(mesh, spec, leaf.shape))
+
+  return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
+
+
+def _fitting(mesh: Mesh, spec: PartitionSpec, shape: Sequence[int]):
+  """Drops, from the back, the mesh axes that do not divide the array's."""
+  if len(spec) > len(shape):
+    return PartitionSpec()
+  fitting = []
+  for size, names in zip(shape, tuple(spec), strict=False):
+    names = (names,) if isinstance(names, str) else tuple(names or ())
+    while names and size % math.prod(mesh.shape[n] for n in names):
+      names = names[:-1]
+    fitting.append(names or None)
+  return PartitionSpec(*fitting)
+
+
+def global_rows(mesh: Mesh, tree: Any, sharding: NamedSharding | None = None):
+  """Joins every process's share of a batch into global arrays.
+
+  Args:
+    mesh: the mesh.
+    tree: host arrays, each this process's rows [B / processes, ...], in the
+      order of `process_index`.
+    sharding: defaults to `row_sharding(mesh)`.
+  """
+  sharding = sharding or row_sharding(mesh)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
+    tree,
+  )
+
+
+def put_rows(mesh: Mesh, tree: Any):
+  """Places host arrays that every process holds whole, cut by rows."""
+  sharding = row_sharding(mesh)
+
+  def put(x):
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
+
+  return jax.tree.map(put, tree)
+
+
+def gather(tree: Any):
+  """Returns whole host arrays on every process; a collective call."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return multihost_utils.process_allgather(tree, tiled=True)

@@ -1,0 +1,265 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers from samples: means over prompts, win rates, KL, coverage (numpy).
+
+Standard errors are over prompts: the completions of one prompt are no
+independent draws.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hypo_jax import losses
+
+# Longest n-gram that `distinct_ngrams` and `coverage` speak of, in tokens.
+_NGRAM = 3
+
+# What `describe_judged` returns; None where there is no judge.
+JUDGED_FIELDS = (
+  "reward_mean",
+  "reward_stderr",
+  "win_rate",
+  "win_rate_stderr",
+  "win_rate_length_matched",
+  "invalid_rate",
+)
+
+
+class PolicySamples(NamedTuple):
+  """Completions of n prompts, k each, scored under both policies.
+
+  Attributes:
+    tokens: int32 [n, k, T], T the long limit.
+    mask: bool [n, k, T].
+    log_ratio: float32 [n, k, T], 0 where mask is False.
+    token_kl: float32 [n, k, T], likewise.
+  """
+
+  tokens: np.ndarray
+  mask: np.ndarray
+  log_ratio: np.ndarray
+  token_kl: np.ndarray
+
+  def cut(self, length: int) -> "PolicySamples":
+    """Returns the same completions, cut at a limit of `length` tokens."""
+    return PolicySamples(*(x[..., :length] for x in self))
+
+
+class Judged(NamedTuple):
+  """A judge's view of n x k completions (numpy).
+
+  Attributes:
+    rewards: float64 [n, k].
+    valid: bool [n, k].
+    clauses: int64 [n, k].
+  """
+
+  rewards: np.ndarray
+  valid: np.ndarray
+  clauses: np.ndarray
+
+
+def mean_and_stderr(values: np.ndarray) -> tuple[float, float]:
+  """Returns the mean over prompts and its standard error."""
+  values = np.asarray(values, np.float64)
+  stderr = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+  return float(values.mean()), float(stderr)
+
+
+def wins(rewards: np.ndarray, ref_rewards: np.ndarray) -> np.ndarray:
+  """Share of comparisons won, by prompt, over all k x k; ties are half.
+
+  Args:
+    rewards: [n, k].
+    ref_rewards: [n, m], the reference's completions of the same prompts.
+
+  Returns:
+    float64 [n].
+  """
+  mine, other = rewards[:, :, None], ref_rewards[:, None, :]
+  return ((mine > other) + 0.5 * (mine == other)).mean((1, 2))
+
+
+def length_matched_win_rate(judged: Judged, reference: Judged) -> float | None:
+  """Win rate over comparisons of completions with equally many clauses."""
+  mine, other = judged.rewards[:, :, None], reference.rewards[:, None, :]
+  won = (mine > other) + 0.5 * (mine == other)
+  same = judged.clauses[:, :, None] == reference.clauses[:, None, :]
+  return float(won[same].mean()) if same.any() else None
+
+
+def describe_samples(
+  samples: PolicySamples, length: int, eos_token_ids: Sequence[int]
+) -> dict[str, Any]:
+  """KL and form of the completions: the fields that need no judge.
+
+  Args:
+    samples: drawn from the policy.
+    length: the training limit, in tokens.
+    eos_token_ids: ids that end a completion.
+  """
+  short = samples.cut(length)
+  kl = short.log_ratio.sum(-1).mean(-1)
+  rao_blackwell = short.token_kl.sum(-1).mean(-1)
+  long = None
+  if samples.tokens.shape[-1] > length:
+    long = float(samples.token_kl.sum(-1).mean())
+  ended = (np.isin(short.tokens, eos_token_ids) & short.mask).any(-1)
+  grams = _ngrams(short.tokens, short.mask)
+  result = {
+    "kl_per_token": float(short.log_ratio.sum() / max(short.mask.sum(), 1)),
+    "kl_long": long,
+    "eos_rate": float(ended.mean()),
+    "length_mean": float(short.mask.sum(-1).mean()),
+    "distinct_ngrams": len(set(grams)) / max(len(grams), 1),
+  }
+  result["kl"], result["kl_stderr"] = mean_and_stderr(kl)
+  (
+    result["kl_rao_blackwell"],
+    result["kl_rao_blackwell_stderr"],
+  ) = mean_and_stderr(rao_blackwell)
+  return result
+
+
+def describe_judged(judged: Judged, reference: Judged) -> dict[str, Any]:
+  """Reward and win rate against the reference's own completions."""
+  won = wins(judged.rewards, reference.rewards)
+  result = {
+    "invalid_rate": float(1.0 - judged.valid.mean()),
+    "win_rate_length_matched": length_matched_win_rate(judged, reference),
+  }
+  result["reward_mean"], result["reward_stderr"] = mean_and_stderr(
+    judged.rewards.mean(-1)
+  )
+  result["win_rate"], result["win_rate_stderr"] = mean_and_stderr(won)
+  return result
+
+
+def describe_pairs(
+  log_probs: np.ndarray,
+  ref_log_probs: np.ndarray,
+  pair_mask: np.ndarray,
+  *,
+  beta: float,
+) -> dict[str, float]:
+  """Accuracy and DPO loss on held-out pairs, and how far both sides moved.
+
+  Args:
+    log_probs: [n, 2], chosen and rejected, under the policy.
+    ref_log_probs: [n, 2], under the reference.
+    pair_mask: bool [n].
+    beta: of the loss.
+  """
+  ratio = (log_probs - ref_log_probs)[pair_mask]
+  margin = ratio[:, 0] - ratio[:, 1]
+  correct = (margin > 0) + 0.5 * (margin == 0)
+  loss = losses.dpo_loss(
+    *log_probs[pair_mask].T, *ref_log_probs[pair_mask].T, beta=beta
+  )
+  accuracy, stderr = mean_and_stderr(correct)
+  return {
+    "pair_accuracy": accuracy,
+    "pair_accuracy_stderr": stderr,
+    "pair_loss": float(np.mean(loss)),
+    "chosen_log_ratio": float(ratio[:, 0].mean()),
+    "rejected_log_ratio": float(ratio[:, 1].mean()),
+  }
+
+
+def _ngrams(tokens: np.ndarray, mask: np.ndarray) -> list[tuple[int, ...]]:
+  """The n-grams inside the real tokens of every completion."""
+  return [
+    tuple(row[i : i + _NGRAM])
+    for row in (
+      list(t[m]) for t, m in zip(_flat(tokens), _flat(mask), strict=True)
+    )
+    for i in range(len(row) - _NGRAM + 1)
+  ]
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+  return x.reshape(-1, x.shape[-1])
+
+
+def coverage(
+  samples: PolicySamples, valid: np.ndarray | None, pairs: dict[str, np.ndarray]
+) -> dict[str, float]:
+  """Where the sampled completions lie: inside the offline pairs, or outside.
+
+  A completion counts as seen when the offline completions hold every one of its
+  3-grams of tokens.
+
+  Args:
+    samples: cut at the training limit.
+    valid: bool [n, k], the judge's; None takes all as valid.
+    pairs: the offline pairs.
+
+  Returns:
+    Shares "seen", "unseen_valid" and "invalid", which add up to 1; an invalid
+    completion is only counted as such.
+  """
+  offline = set()
+  for side in ("chosen", "rejected"):
+    offline.update(_ngrams(pairs[f"{side}_tokens"], pairs[f"{side}_mask"]))
+  seen = np.array(
+    [
+      all(gram in offline for gram in _ngrams(t[None], m[None]))
+      for t, m in zip(_flat(samples.tokens), _flat(samples.mask), strict=True)
+    ]
+  )
+  good = np.ones_like(seen) if valid is None else valid.reshape(-1)
+  return {
+    "seen": float((seen & good).mean()),
+    "unseen_valid": float((~seen & good).mean()),
+    "invalid": float((~good).mean()),
+  }
+
+
+def at_kl(history: list[dict[str, Any]], kl: float) -> np.ndarray | None:
+  """Win rate by prompt where the training curve first reaches a KL.
+
+  Linear between the two evaluations around the crossing, in the Rao-Blackwell
+  estimate of the KL.
+
+  Args:
+    history: entries with "kl_rao_blackwell" and "wins" (by prompt).
+    kl: nats a sequence.
+
+  Returns:
+    float64 [n], or None where the curve never reaches the KL.
+  """
+  for before, after in zip(history, history[1:], strict=False):
+    low, high = before["kl_rao_blackwell"], after["kl_rao_blackwell"]
+    if low <= kl <= high:
+      weight = (kl - low) / max(high - low, 1e-12)
+      return (1 - weight) * np.array(before["wins"]) + weight * np.array(
+        after["wins"]
+      )
+  return None
+
+
+def matched_kl(
+  histories: dict[str, list[dict[str, Any]]],
+  levels: Sequence[float] = (1.0, 2.0, 3.0, 4.0),
+) -> list[dict[str, float | None]]:
+  """Compares hypo and dpo at equal KL, paired by prompt.
+
+  Returns:
+    One row a level: kl, each method's win rate (None where it never got
+    there), and difference and stderr of hypo - dpo (None unless both did).
+  """
+  rows = []
+  for level in levels:
+    curves = {m: at_kl(h, level) for m, h in histories.items()}
+    row: dict[str, float | None] = {"kl": level}
+    row |= {
+      m: None if c is None else float(c.mean()) for m, c in curves.items()
+    }
+    row |= {"difference": None, "stderr": None}
+    hypo, dpo = curves.get("hypo"), curves.get("dpo")
+    if hypo is not None and dpo is not None:
+      row["difference"], row["stderr"] = mean_and_stderr(hypo - dpo)
+    rows.append(row)
+  return rows

@@ -1,0 +1,282 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pure, jitted training steps: supervised fine-tuning and preferences.
+
+An update of HyPO is two calls. `make_rollout_step` samples completions from the
+parameters before the update; `make_train_step` scores pairs and rollouts in one
+prefix-shared row, takes
+
+    mean over pairs of preference_loss + kl_coef * mean over rollouts of kl_loss
+      + sft_coef * mean over chosen tokens of -log policy
+
+and updates. DPO, IPO and hinge are the same step with another pair loss;
+without kl_coef no rollout is drawn. Micro-batches add up to exactly the large
+batch: every sum is divided by the count of the whole batch, never by a
+micro-batch's own.
+
+`model` is anything with `row_hidden(params, rows)`, `output_embedding(params)`,
+`apply`, `init_cache` and `config.final_softcap`: see `models.Model`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from hypo_jax import objective, sampling, sharding
+from hypo_jax.batch import PreferenceBatch, Rollouts, Rows, rollout_rows
+
+Params = Any
+Metrics = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """What an update changes, and all that a checkpoint needs.
+
+  Attributes:
+    step: int32 scalar, updates done.
+    trainable: nested dict of float32 arrays.
+    opt_state: the optimizer's state.
+  """
+
+  step: jax.Array
+  trainable: Params
+  opt_state: optax.OptState
+
+
+def make_optimizer(
+  *,
+  learning_rate: float,
+  num_steps: int,
+  schedule: str = "constant",
+  warmup_steps: int = 0,
+  max_grad_norm: float = 1.0,
+  weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+  """Returns AdamW with clipping by global norm and a warm-up.
+
+  Args:
+    learning_rate: peak value.
+    num_steps: updates until the schedule ends.
+    schedule: "constant", "linear" or "cosine" (both fall to 0).
+    warmup_steps: updates of linear rise from 0.
+    max_grad_norm: largest global norm of the gradient.
+    weight_decay: decoupled decay per unit of learning rate.
+  """
+  rest = max(num_steps - warmup_steps, 1)
+  after_warmup = {
+    "constant": optax.constant_schedule(learning_rate),
+    "linear": optax.linear_schedule(learning_rate, 0.0, rest),
+    "cosine": optax.cosine_decay_schedule(learning_rate, rest),
+  }
+  if schedule not in after_warmup:
+    raise ValueError(
+      f"schedule: expected one of {sorted(after_warmup)}, got {schedule!r}"
+    )
+  rate = after_warmup[schedule]
+  if warmup_steps:
+    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    rate = optax.join_schedules([warmup, rate], [warmup_steps])
+  return optax.chain(
+    optax.clip_by_global_norm(max_grad_norm),
+    optax.adamw(rate, weight_decay=weight_decay),
+  )
+
+
+def new_state(
+  optimizer: optax.GradientTransformation, params: Params
+) -> TrainState:
+  """Returns step 0 of `params`, in float32."""
+  trainable = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+  step = jnp.zeros((), jnp.int32)
+  return TrainState(step, trainable, optimizer.init(trainable))
+
+
+def init_state(
+  params: Params, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+  """Returns step 0 of `params`, copied (states are donated) and sharded."""
+  make = partial(new_state, optimizer)
+  shardings = sharding.tree_shardings(mesh, jax.eval_shape(make, params))
+  return jax.jit(make, out_shardings=shardings)(params)
+
+
+def make_rollout_step(
+  model,
+  *,
+  samples_per_prompt: int,
+  max_new_tokens: int,
+  eos_token_id: int | tuple[int, ...],
+  pad_token_id: int,
+  mesh: Mesh,
+) -> Callable[..., Rollouts]:
+  """Returns rollout_step(params, prompt_tokens, prompt_mask, keys).
+
+  Completions are drawn at temperature 1 from the whole distribution, so that
+  the sampled distribution is the scored one; keys [B] are one a row. Weights
+  are re-laid once for decoding (see `sharding`), not once a token.
+  """
+
+  def rollout_step(params, prompt_tokens, prompt_mask, keys) -> Rollouts:
+    laid = sharding.tree_shardings(mesh, params, sharding.ROLLOUT_RULES)
+    params = jax.lax.with_sharding_constraint(params, laid)
+    rows = sharding.rollout_row_sharding(mesh)
+    tokens, mask, keys = jax.lax.with_sharding_constraint(
+      (prompt_tokens, prompt_mask, keys), rows
+    )
+    completions = sampling.sample(
+      model.apply,
+      params,
+      tokens,
+      mask,
+      keys,
+      max_new_tokens=max_new_tokens,
+      eos_token_id=eos_token_id,
+      pad_token_id=pad_token_id,
+      samples_per_prompt=samples_per_prompt,
+      init_cache=model.init_cache,
+    )
+    rollouts = rollout_rows(prompt_tokens, prompt_mask, completions)
+    return jax.lax.with_sharding_constraint(
+      rollouts, sharding.row_sharding(mesh)
+    )
+
+  return jax.jit(rollout_step)
+
+
+def make_sft_step(
+  model,
+  optimizer: optax.GradientTransformation,
+  *,
+  micro_batch_size: int | None = None,
+) -> Callable[[TrainState, Rows], tuple[TrainState, Metrics]]:
+  """Returns sft_step(state, rows): mean over tokens of -log policy.
+
+  Args:
+    model: see the module docstring.
+    optimizer: any optax transformation.
+    micro_batch_size: rows per forward and backward; None for all at once.
+  """
+
+  def sft_step(state: TrainState, rows: Rows):
+    num_tokens = jnp.maximum(jnp.sum(rows.slot_mask), 1)
+
+    def loss_fn(params, rows: Rows):
+      scored = objective.score_rows(model, params, rows)
+      loss = -jnp.sum(jnp.where(rows.slot_mask, scored, 0.0)) / num_tokens
+      return loss, {"loss": loss}
+
+    gradient, metrics = _accumulate(
+      loss_fn, state.trainable, rows, micro_batch_size
+    )
+    return _update(state, optimizer, gradient, metrics)
+
+  return jax.jit(sft_step, donate_argnums=0)
+
+
+def make_train_step(
+  model,
+  optimizer: optax.GradientTransformation,
+  *,
+  method: str = "hypo",
+  beta: float,
+  kl_coef: float,
+  sft_coef: float = 0.0,
+  label_smoothing: float = 0.0,
+  estimator: str = "sequence",
+  samples_per_prompt: int = 1,
+  micro_batch_size: int | None = None,
+  shared_prompts: bool = True,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+  """Returns train_step(state, frozen, batch, rollouts) -> (state, metrics).
+
+  `state` is donated. `frozen` holds the reference policy's parameters, read
+  only to score rollouts; `batch` is a PreferenceBatch; `rollouts` is what
+  `make_rollout_step` gave for the parameters before the update. Both frozen and
+  rollouts are None where kl_coef is 0.
+
+  Args:
+    model: see the module docstring.
+    optimizer: any optax transformation.
+    method: "dpo", "ipo", "hinge", or "hypo", which is dpo with kl_coef > 0.
+    beta: inverse temperature of the pair loss.
+    kl_coef: weight of KL(policy || reference) on rollouts, for any method.
+    sft_coef: weight of the chosen completions' mean negative log-prob a token.
+    label_smoothing: of dpo and hypo.
+    estimator: "sequence", "leave_one_out", "to_go" or "rao_blackwell".
+    samples_per_prompt: rollouts a prompt.
+    micro_batch_size: rows per forward and backward; None for all at once.
+    shared_prompts: whether rollouts answer the pairs' own prompts, so that
+      both share one row.
+
+  Raises:
+    ValueError: for an unknown method or estimator, or hypo without kl_coef.
+  """
+  loss_fn = objective.make_preference_loss(
+    model,
+    method=method,
+    beta=beta,
+    kl_coef=kl_coef,
+    sft_coef=sft_coef,
+    label_smoothing=label_smoothing,
+    estimator=estimator,
+    samples_per_prompt=samples_per_prompt,
+    shared_prompts=shared_prompts,
+  )
+
+  def train_step(state: TrainState, frozen, batch: PreferenceBatch, rollouts):
+    counts = objective.count(batch, rollouts)
+    gradient, metrics = _accumulate(
+      lambda params, micro: loss_fn(params, frozen, *micro, counts),
+      state.trainable,
+      (batch, rollouts),
+      micro_batch_size,
+    )
+    return _update(state, optimizer, gradient, metrics)
+
+  return jax.jit(train_step, donate_argnums=0)
+
+
+def _accumulate(loss_fn, params, batch, micro_batch_size: int | None):
+  """Sums gradient and metrics of loss_fn(params, micro) over micro-batches."""
+  num_rows = jax.tree.leaves(batch)[0].shape[0]
+  size = micro_batch_size or num_rows
+  if num_rows % size:
+    raise ValueError(
+      f"micro_batch_size: expected a divisor of the batch's {num_rows} rows, "
+      f"got {size}"
+    )
+  gradient_fn = jax.grad(loss_fn, has_aux=True)
+  if size == num_rows:
+    return gradient_fn(params, batch)
+
+  # Micro-batch i takes the rows i, i + n, i + 2n, ... so that each device cuts
+  # its own rows and none travels.
+  def cut(x):
+    return x.reshape(size, num_rows // size, *x.shape[1:]).swapaxes(0, 1)
+
+  def add(total, micro):
+    return jax.tree.map(jnp.add, total, gradient_fn(params, micro)), None
+
+  micros = jax.tree.map(cut, batch)
+  first = jax.eval_shape(
+    gradient_fn, params, jax.tree.map(lambda x: x[0], micros)
+  )
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+  return jax.lax.scan(add, zeros, micros)[0]
+
+
+def _update(state: TrainState, optimizer, gradient, metrics):
+  updates, opt_state = optimizer.update(
+    gradient, state.opt_state, state.trainable
+  )
+  trainable = optax.apply_updates(state.trainable, updates)
+  metrics = metrics | {"grad_norm": optax.global_norm(gradient)}
+  return TrainState(state.step + 1, trainable, opt_state), metrics

@@ -1,0 +1,91 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a configuration: python run.py --config=configs/hypo.py
+
+The same command resumes a job that was stopped or killed, and re-prints the
+result of one that is done.
+"""
+
+import difflib
+import json
+import pathlib
+import shutil
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Configuration file.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Where everything is written; default runs/<config name>."
+)
+_MODE = flags.DEFINE_enum("mode", "train", ["train"], "What to do.")
+_ANEW = flags.DEFINE_bool(
+  "anew", False, "Delete the work directory and start anew."
+)
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"expected flags only, got {argv[1:]}")
+  config = _CONFIG.value
+  workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
+  # After the flags, so that --help and a typo answer at once.
+  from hypo_jax import loop, report
+  from hypo_jax.job import run_job
+
+  claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
+  done = workdir / "report.json"
+  if done.exists():
+    result = json.loads(done.read_text())
+    print(f"{workdir} is finished; its result:", file=sys.stderr)
+  else:
+    try:
+      result = run_job(config, workdir)
+    except loop.Stopped as stopped:
+      print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
+      sys.exit(130)
+  print(report.terminal_summary(result))
+  print(f"report: {workdir / 'report.html'}")
+
+
+def _default_workdir() -> str:
+  path = flags.FLAGS["config"].config_filename
+  return f"runs/{pathlib.Path(path).stem}"
+
+
+def claim_workdir(workdir: pathlib.Path, config: dict, *, anew: bool) -> None:
+  """Writes config.json, or checks that the one there is the same.
+
+  Raises:
+    SystemExit: if the directory was made with another config; the message
+      shows the difference.
+  """
+  if anew and workdir.exists():
+    shutil.rmtree(workdir)
+  text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+  path = workdir / "config.json"
+  if path.exists() and path.read_text() != text:
+    lines = difflib.unified_diff(
+      path.read_text().splitlines(),
+      text.splitlines(),
+      "there",
+      "now",
+      lineterm="",
+      n=1,
+    )
+    difference = "\n".join(lines)
+    sys.exit(
+      f"{workdir} was made with another config:\n{difference}\n"
+      "Use another --workdir, or --anew to delete this one and start anew."
+    )
+  workdir.mkdir(parents=True, exist_ok=True)
+  aside = path.with_name("config.json.aside")
+  aside.write_text(text)
+  aside.replace(path)
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,224 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The prefix-shared row, padding, windows, cache: all equal to plain form."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypo_jax.batch import Rows
+from hypo_jax.models.policy import Model, Policy
+from hypo_jax.models.transformer import TransformerConfig
+
+CONFIG = TransformerConfig(
+  vocab_size=23,
+  num_layers=3,
+  width=16,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=6,
+  mlp_width=24,
+  max_positions=64,
+)
+VARIED = dataclasses.replace(
+  CONFIG,
+  windows=(None, 3, 5),
+  rope_theta=(10_000.0, 100.0, 10_000.0),
+  attention_softcap=4.0,
+  final_softcap=6.0,
+  tied_embeddings=False,
+)
+P, S, C = 6, 3, 5
+
+
+@pytest.fixture(autouse=True)
+def _highest_precision():
+  with jax.default_matmul_precision("highest"):
+    yield
+
+
+def random_rows(seed: int, batch: int = 2) -> Rows:
+  """Random lengths: prompts of 1..P tokens, slots of 0..C."""
+  rng = np.random.default_rng(seed)
+  prompt_lengths = rng.integers(1, P + 1, batch)
+  slot_lengths = rng.integers(0, C + 1, (batch, S))
+  prompt_mask = np.arange(P) >= P - prompt_lengths[:, None]
+  slot_mask = np.arange(C) < slot_lengths[..., None]
+  # Padding holds arbitrary tokens: nothing may depend on them.
+  return Rows(
+    jnp.asarray(rng.integers(0, 23, (batch, P)), jnp.int32),
+    jnp.asarray(prompt_mask),
+    jnp.asarray(rng.integers(0, 23, (batch, S, C)), jnp.int32),
+    jnp.asarray(slot_mask),
+  )
+
+
+def log_softmax_at(model, params, hidden, tokens):
+  logits = jax.nn.log_softmax(model.bind(params).logits(hidden))
+  return jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+
+
+def row_log_probs(model, params, rows):
+  hidden = model.row_hidden(params, rows)
+  scored = log_softmax_at(model, params, hidden, rows.slot_tokens)
+  return jnp.where(rows.slot_mask, scored, 0.0)
+
+
+def separate_log_probs(model, params, rows):
+  """Each prompt + slot alone, unpadded, under a plain causal mask."""
+  batch = rows.prompt_tokens.shape[0]
+  out = jnp.zeros((batch, S, C))
+  for b in range(batch):
+    prompt = rows.prompt_tokens[b][np.asarray(rows.prompt_mask[b])]
+    for s in range(S):
+      slot = rows.slot_tokens[b, s][np.asarray(rows.slot_mask[b, s])]
+      if not len(slot):
+        continue
+      tokens = jnp.concatenate([prompt, slot])[None]
+      length = tokens.shape[1]
+      hidden, _ = model.hidden(
+        params,
+        tokens,
+        positions=jnp.arange(length)[None],
+        attention_mask=jnp.tril(jnp.ones((1, length, length), bool)),
+      )
+      start = len(prompt)
+      scored = log_softmax_at(
+        model, params, hidden[:, start - 1 : -1], tokens[:, start:]
+      )
+      out = out.at[b, s, : len(slot)].set(scored[0])
+  return out
+
+
+@pytest.mark.parametrize("config", [CONFIG, VARIED], ids=["plain", "varied"])
+@pytest.mark.parametrize("seed", range(4))
+def test_prefix_shared_row_equals_separate_sequences(config, seed):
+  model = Model(config)
+  params = model.init(jax.random.key(seed))
+  rows = random_rows(seed)
+  weights = jax.random.normal(jax.random.key(1), (2, S, C))
+
+  def total(score):
+    return lambda params: jnp.sum(weights * score(model, params, rows))
+
+  value, gradient = jax.value_and_grad(total(row_log_probs))(params)
+  plain, plain_gradient = jax.value_and_grad(total(separate_log_probs))(params)
+  np.testing.assert_allclose(
+    row_log_probs(model, params, rows),
+    separate_log_probs(model, params, rows),
+    atol=1e-5,
+  )
+  np.testing.assert_allclose(value, plain, atol=1e-4)
+  for a, b in zip(
+    jax.tree.leaves(gradient), jax.tree.leaves(plain_gradient), strict=True
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-5 * max(1, jnp.abs(b).max()))
+
+
+MODEL = Model(VARIED)
+PARAMS = MODEL.init(jax.random.key(0))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_row_log_probs_ignore_padding_and_other_slots(seed):
+  rows = random_rows(seed)
+  scored = row_log_probs(MODEL, PARAMS, rows)
+  noise = random_rows(seed + 1)
+  other = dataclasses.replace(
+    rows,
+    prompt_tokens=jnp.where(
+      rows.prompt_mask, rows.prompt_tokens, noise.prompt_tokens
+    ),
+    slot_tokens=jnp.where(rows.slot_mask, rows.slot_tokens, noise.slot_tokens)
+    .at[:, 1]
+    .set(noise.slot_tokens[:, 1]),
+    slot_mask=rows.slot_mask.at[:, 1].set(noise.slot_mask[:, 1]),
+  )
+  again = row_log_probs(MODEL, PARAMS, other)
+  np.testing.assert_allclose(scored[:, 0], again[:, 0], atol=1e-5)
+  np.testing.assert_allclose(scored[:, 2], again[:, 2], atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [CONFIG, VARIED], ids=["plain", "varied"])
+def test_demand_09_padding_side_and_company_change_no_log_prob(config):
+  model = Model(config)
+  params = model.init(jax.random.key(3))
+  policy = Policy(model.apply, params, config, None, model)
+  rng = np.random.default_rng(0)
+  rows = [rng.integers(0, 23, n) for n in (3, 7, 5)]
+  alone = [
+    policy.log_probs(row[None], np.ones((1, len(row)), bool))[0] for row in rows
+  ]
+  width = 9
+  tokens = rng.integers(0, 23, (6, width))
+  mask = np.zeros((6, width), bool)
+  for i, row in enumerate(rows):
+    tokens[i, width - len(row) :] = row  # left-padded
+    mask[i, width - len(row) :] = True
+    tokens[3 + i, : len(row)] = row  # right-padded, in the same batch
+    mask[3 + i, : len(row)] = True
+  together = np.asarray(policy.log_probs(tokens, mask))
+  for i, row in enumerate(rows):
+    left, right = together[i], together[3 + i]
+    np.testing.assert_allclose(left[width - len(row) :], alone[i], atol=1e-5)
+    np.testing.assert_allclose(right[: len(row) - 1], alone[i], atol=1e-5)
+    assert not left[: width - len(row)].any()
+    assert not right[len(row) - 1 :].any()
+
+
+@pytest.mark.parametrize("config", [CONFIG, VARIED], ids=["plain", "varied"])
+def test_cached_forward_equals_full_forward(config):
+  model = Model(config)
+  params = model.init(jax.random.key(5))
+  tokens = jax.random.randint(jax.random.key(6), (2, 8), 0, 23)
+  mask = jnp.arange(8) >= jnp.array([[2], [0]])
+  positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+  visible = jnp.tril(jnp.ones((8, 8), bool)) & mask[:, None]
+  full, _ = model.apply(
+    params, tokens, positions=positions, attention_mask=visible
+  )
+  cache = model.init_cache(2, 8)
+  parts = []
+  for start, stop in [(0, 4), (4, 5), (5, 8)]:
+    logits, cache = model.apply(
+      params,
+      tokens[:, start:stop],
+      positions=positions[:, start:stop],
+      attention_mask=visible[:, start:stop],
+      cache=cache,
+    )
+    parts.append(logits)
+  cached = jnp.concatenate(parts, axis=1)
+  np.testing.assert_allclose(
+    np.where(mask[..., None], cached, 0),
+    np.where(mask[..., None], full, 0),
+    atol=1e-5,
+  )
+
+
+def test_remat_changes_nothing_and_bfloat16_stays_close():
+  params = MODEL.init(jax.random.key(0))
+  rows = random_rows(0)
+  plain = row_log_probs(MODEL, params, rows)
+  remat = Model(dataclasses.replace(VARIED, remat=True))
+  np.testing.assert_array_equal(row_log_probs(remat, params, rows), plain)
+  narrow = Model(dataclasses.replace(VARIED, compute_dtype="bfloat16"))
+  assert narrow.row_hidden(params, rows).dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    row_log_probs(narrow, params, rows), plain, atol=0.15
+  )
+
+
+def test_layer_settings_are_checked():
+  with pytest.raises(ValueError, match="num_kv_heads.*divisor.*4.*got 3"):
+    dataclasses.replace(CONFIG, num_kv_heads=3)
+  with pytest.raises(ValueError, match=r"windows: expected one value a layer"):
+    dataclasses.replace(CONFIG, windows=(None,))
+  with pytest.raises(ValueError, match="head_dim: expected an even number"):
+    dataclasses.replace(CONFIG, head_dim=5)
