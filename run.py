@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -30,6 +30,8 @@ _ANEW = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"expected flags only, got {argv[1:]}")
+  # Orbax tells every save at the info level.
+  logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   # After the flags, so that --help and a typo answer at once.

@@ -107,6 +107,7 @@ def make_pair_scorer(model, *, batch_size: int, mesh: Mesh):
       batch |= {
         "ref_chosen_log_probs": unknown,
         "ref_rejected_log_probs": unknown,
+        "row": numbers.astype(np.int32),
       }
       placed = sharding.put_rows(mesh, PreferenceBatch(**batch))
       parts.append(sharding.gather(score(params, placed)))

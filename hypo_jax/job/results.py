@@ -23,7 +23,7 @@ _NUM_TRAIN_PROMPTS = 64
 # Prompts and completions of each that samples.jsonl shows.
 _NUM_SHOWN_PROMPTS, _NUM_SHOWN = 32, 2
 _REWARD_EDGES = np.linspace(-1.0, 1.0, 21)
-_PACKAGES = ("hypo_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 _INTERNAL = ("wins", "pair_fit")
 
 
