@@ -82,6 +82,6 @@ def get_config() -> ConfigDict:
   config.evaluate.every_steps = 20
   config.evaluate.also_at_steps = (5, 10, 15, 30)
   config.evaluate.num_prompts = 512  # test prompts
-  config.evaluate.num_validation_prompts = 256  # prompts of each evaluation
+  config.evaluate.num_validation_prompts = 128  # of each evaluation
   config.evaluate.samples_per_prompt = 8
   return config
