@@ -278,5 +278,5 @@ def _update(state: TrainState, optimizer, gradient, metrics):
     gradient, state.opt_state, state.trainable
   )
   trainable = optax.apply_updates(state.trainable, updates)
-  metrics = metrics | {"grad_norm": optax.global_norm(gradient)}
+  metrics = metrics | {"grad_norm": optax.tree.norm(gradient)}
   return TrainState(state.step + 1, trainable, opt_state), metrics

@@ -1,0 +1,305 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""report.html: one file that a browser reads without a network.
+
+Text from data is escaped wherever it stands; plots are inline SVG in a wide and
+a narrow drawing, of which the style sheet shows one.
+"""
+
+import html
+import json
+from typing import Any
+
+from hypo_jax.report.canvas import Plot
+from hypo_jax.report.formatting import (
+  duration,
+  finite,
+  kl_of,
+  number,
+  places,
+  policy_name,
+)
+from hypo_jax.report.style import CSS, series
+from hypo_jax.report.summary import (
+  claim,
+  describe_checkpoints,
+  matched_row,
+  verdict,
+)
+from hypo_jax.report.tables import (
+  COLUMNS,
+  MORE_COLUMNS,
+  Report,
+  Table,
+  comparison_table,
+  has_judge,
+  matched_table,
+  methods,
+  policy_table,
+)
+
+# Prompts whose samples are open from the start.
+_NUM_OPEN = 8
+# Headings whose column holds words, not numbers.
+_WORDS = ("policy", "checkpoint", "compared", "stage", "setting", "value")
+
+
+def make_page(
+  report: Report,
+  samples: list[dict[str, Any]],
+  config: dict[str, Any],
+  plots: list[Plot],
+) -> str:
+  """Returns the page.
+
+  Args:
+    report: what report.json holds.
+    samples: what samples.jsonl holds.
+    config: the resolved configuration.
+    plots: of `make_plots`.
+  """
+  by_name = {plot.name: plot for plot in plots}
+  parts = [
+    _top(report),
+    *(_plot(by_name[n]) for n in ("frontier",) if n in by_name),
+    _matched(report),
+    *(_plot(plot) for plot in plots if plot.name != "frontier"),
+    _policies(report),
+    _samples(report, samples),
+    _run(report, config),
+  ]
+  title = _escape(f"{verdict(report)} – hypo_jax report")
+  return (
+    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    '<meta name="color-scheme" content="light dark">\n'
+    f"<title>{title}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<main>\n"
+    + "\n".join(parts)
+    + "\n</main>\n</body>\n</html>\n"
+  )
+
+
+def _escape(text: Any) -> str:
+  # A value and its error stay on one line.
+  return html.escape(str(text)).replace(" ± ", "\u00a0±\u00a0")
+
+
+def _top(report: Report) -> str:
+  names = ", ".join(map(policy_name, methods(report)))
+  seconds = (report.get("wall_seconds") or {}).values()
+  facts = ["hypo_jax report", names, f"seed {report.get('seed', 'n/a')}"]
+  if seconds:
+    known = [s for s in map(finite, seconds) if s is not None]
+    facts.append(duration(sum(known)))
+  order = sorted(methods(report), key=lambda n: n != "dpo")
+  paragraphs = [f'<p class="claim">{_escape(s)}</p>' for s in claim(report)[:1]]
+  rest = claim(report)[1:] + [describe_checkpoints(report, n) for n in order]
+  paragraphs += [f"<p>{_escape(sentence)}</p>" for sentence in rest]
+  facts = _escape(" · ".join(filter(None, facts)))
+  return (
+    f'<header>\n<p class="kicker">{facts}</p>\n'
+    f"<h1>{_escape(verdict(report))}</h1>\n"
+    f"{paragraphs[0] if paragraphs else ''}\n{_figures(report)}\n"
+    f"{''.join(paragraphs[1:])}\n</header>"
+  )
+
+
+def _figures(report: Report) -> str:
+  """The numbers of the headline, large."""
+  row = matched_row(report) if has_judge(report) else None
+  items: list[tuple[str, str, str]] = []
+  if row is not None:
+    digits = places([row.get("stderr")])
+    for name in ("hypo", "dpo"):
+      label = f"{policy_name(name)}, win rate at KL {row['kl']:g}"
+      items.append((label, number(row.get(name), digits), ""))
+    gap = number(row["difference"], digits, signed=True)
+    items.append(("difference", gap, number(row.get("stderr"), digits)))
+  else:
+    key = "win_rate" if has_judge(report) else "pair_accuracy"
+    what = key.replace("_", " ")
+    for name in methods(report):
+      policy = report["policies"][name]
+      error = policy.get(f"{key}_stderr")
+      label = f"{policy_name(name)}, final {what}"
+      value = number(policy.get(key), places([error]))
+      items.append((label, value, number(error, places([error]))))
+      kl, error = kl_of(policy)
+      digits = min(places([error]), 2)
+      label = f"{policy_name(name)}, final KL in nats"
+      items.append((label, number(kl, digits), number(error, digits)))
+  return f'<dl class="figures">{"".join(map(_figure, items))}</dl>'
+
+
+def _figure(item: tuple[str, str, str]) -> str:
+  label, value, error = map(_escape, item)
+  if error and "n/a" not in (value, error):
+    value += f' <span class="error">± {error}</span>'
+  return f"<div><dt>{label}</dt><dd>{value}</dd></div>"
+
+
+def _plot(plot: Plot) -> str:
+  drawings = "".join(
+    f'<div class="{kind}" role="img" aria-label="{_escape(plot.alt)}">{svg}'
+    "</div>"
+    for kind, svg in (("wide", plot.wide), ("narrow", plot.narrow))
+  )
+  return (
+    f'<section id="{plot.name}">\n<h2>{_escape(plot.title)}</h2>\n'
+    f'<figure class="plot">{drawings}'
+    f"<figcaption>{_escape(plot.reading)}</figcaption></figure>\n</section>"
+  )
+
+
+def _table(table: Table, label: str, dots: dict[str, str] | None = None) -> str:
+  """A table in a container of its own that scrolls sideways.
+
+  Args:
+    table: rows of text, a heading first.
+    label: what it shows, for who can't see it.
+    dots: palette colour by text of the first column.
+  """
+  words = [h in _WORDS for h in table[0]]
+  classes = [' class="word"' if w else "" for w in words]
+  head = "".join(
+    f'<th scope="col"{c}>{_escape(h)}</th>'
+    for h, c in zip(table[0], classes, strict=True)
+  )
+  body = []
+  for first, *rest in table[1:]:
+    colour = (dots or {}).get(first)
+    dot = ""
+    if colour:
+      style = f"background: var(--{colour})"
+      dot = f'<span class="dot" style="{style}"></span>'
+    cells = "".join(
+      f"<td{c}>{_escape(cell)}</td>"
+      for cell, c in zip(rest, classes[1:], strict=True)
+    )
+    body.append(f'<tr><th scope="row">{dot}{_escape(first)}</th>{cells}</tr>')
+  return (
+    f'<div class="scroll" role="region" aria-label="{_escape(label)}" '
+    f'tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>'
+    + "\n".join(body)
+    + "</tbody></table></div>"
+  )
+
+
+def _matched(report: Report) -> str:
+  if not has_judge(report) or not report.get("matched_kl"):
+    return ""
+  parts = [
+    '<section id="matched">\n<h2>Win rate at equal KL</h2>',
+    "<p>Each method's win rate where its own training curve first reached that "
+    "KL, on a straight line between two evaluations. Differences are paired by "
+    "prompt.</p>",
+    _table(matched_table(report), "Win rate at equal KL"),
+  ]
+  if report.get("comparisons"):
+    parts += [
+      "<h3>Whole checkpoints, at their own KL</h3>",
+      "<p>Differences of win rate on the test prompts, paired by prompt.</p>",
+      _table(comparison_table(report), "Differences between checkpoints"),
+    ]
+  return "\n".join(parts) + "\n</section>"
+
+
+def _policies(report: Report) -> str:
+  names = ["reference", *methods(report)]
+  dots = {policy_name(n): colour for n, colour in series(names).items()}
+  more = policy_table(report, MORE_COLUMNS)
+  parts = [
+    '<section id="policies">\n<h2>Policies on unseen prompts</h2>',
+    _table(policy_table(report, COLUMNS), "Policies", dots),
+    '<p class="note">± is one standard error, over prompts or pairs. “Best” is '
+    "the checkpoint that did best on validation prompts, “best pair loss” the "
+    "one with the lowest loss on held-out pairs, which one would pick without "
+    "a judge. All are measured here on test prompts, the curves on validation "
+    "prompts.</p>",
+  ]
+  if len(more[0]) > 2:
+    table = _table(more, "More measurements", dots)
+    parts.append(f"<details><summary>More measurements</summary>{table}")
+    parts.append("</details>")
+  return "\n".join(parts) + "\n</section>"
+
+
+def _samples(report: Report, samples: list[dict[str, Any]]) -> str:
+  if not samples:
+    return ""
+  colours = series(["reference", *methods(report)])
+  rows = [_sample(row, colours) for row in samples]
+  text = "\n".join(rows[:_NUM_OPEN])
+  if folded := len(rows[_NUM_OPEN:]):
+    prompts = "prompt" if folded == 1 else "prompts"
+    text += (
+      f"\n<details><summary>{folded} more {prompts}</summary>"
+      + "\n".join(rows[_NUM_OPEN:])
+      + "</details>"
+    )
+  note = "Drawn at temperature 1 by each final policy, not picked."
+  if has_judge(report):
+    note += " The number is the judge's reward."
+  return (
+    f'<section id="samples">\n<h2>Samples</h2>\n<p>{note}</p>\n{text}\n'
+    "</section>"
+  )
+
+
+def _sample(row: dict[str, Any], colours: dict[str, str]) -> str:
+  columns = []
+  for name, texts in row["completions"].items():
+    rewards = list((row.get("rewards") or {}).get(name) or [])
+    rewards += [None] * (len(texts) - len(rewards))
+    items = "".join(
+      _completion(*pair) for pair in zip(texts, rewards, strict=False)
+    )
+    style = f"background: var(--{colours.get(name, 'muted')})"
+    columns.append(
+      f'<div><h3><span class="dot" style="{style}"></span>'
+      f"{_escape(policy_name(name))}</h3><ul>{items}</ul></div>"
+    )
+  return (
+    f'<article class="sample"><p class="prompt">{_escape(row["prompt"])}</p>'
+    f'<div class="answers">{"".join(columns)}</div></article>'
+  )
+
+
+def _completion(text: str, reward: float | None) -> str:
+  shown = _escape(text) if text else '<span class="empty">(empty)</span>'
+  if reward is None:
+    return f"<li>{shown}</li>"
+  number_text = number(reward, 2, signed=True)
+  return f'<li>{shown}<span class="reward">{number_text}</span></li>'
+
+
+def _run(report: Report, config: dict[str, Any]) -> str:
+  parts = ['<section id="run">\n<h2>The run</h2>']
+  times = report.get("wall_seconds") or {}
+  if times:
+    rows = [[str(stage), duration(s)] for stage, s in times.items()]
+    parts.append(_table([["stage", "time"], *rows], "Time by stage"))
+  settings = [["setting", "value"], *_flat(config, "")]
+  parts.append(
+    "<details><summary>Settings</summary>"
+    f"{_table(settings, 'Settings')}</details>\n</section>"
+  )
+  versions = " · ".join(
+    f"{name} {version}"
+    for name, version in (report.get("versions") or {}).items()
+  )
+  parts.append(f"<footer>{_escape(versions)}</footer>")
+  return "\n".join(parts)
+
+
+def _flat(value: Any, path: str) -> Table:
+  """Nested settings as rows of dotted path and value."""
+  if isinstance(value, dict) and value:
+    parts = [
+      _flat(v, f"{path}.{key}" if path else str(key))
+      for key, v in value.items()
+    ]
+    return sum(parts, [])
+  if isinstance(value, float) and finite(value) is None:
+    return [[path, "n/a"]]
+  return [[path, json.dumps(value, ensure_ascii=False, default=str)]]

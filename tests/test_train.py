@@ -1,0 +1,214 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The training step: micro-batches, identities at step 0, HyPO's own loss."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hypo_jax import keys, losses, objective, sharding, train
+from hypo_jax.batch import PreferenceBatch, pair_rows
+from hypo_jax.models import Model, TransformerConfig
+
+B, P, C, K = 8, 5, 6, 2
+CONFIG = TransformerConfig(
+  vocab_size=19,
+  num_layers=2,
+  width=16,
+  num_heads=2,
+  num_kv_heads=1,
+  head_dim=8,
+  mlp_width=24,
+  max_positions=32,
+)
+MODEL = Model(CONFIG)
+REFERENCE = MODEL.init(jax.random.key(0))
+POLICY = jax.tree.map(
+  lambda x, y: x + 0.1 * y, REFERENCE, MODEL.init(jax.random.key(1))
+)
+SETTINGS = {
+  "method": "hypo",
+  "beta": 0.3,
+  "kl_coef": 0.2,
+  "sft_coef": 0.1,
+  "estimator": "rao_blackwell",
+  "samples_per_prompt": K,
+}
+
+
+def preference_batch(seed: int = 0) -> PreferenceBatch:
+  """Random lengths; pair 3 has an empty side and so no weight."""
+  rng = np.random.default_rng(seed)
+  lengths = rng.integers(1, C + 1, (2, B))
+  lengths[1, 3] = 0
+  masks = np.arange(C) < lengths[..., None]
+  arrays = {
+    "prompt_tokens": rng.integers(2, 19, (B, P)).astype(np.int32),
+    "prompt_mask": np.arange(P) >= rng.integers(0, P, B)[:, None],
+    "chosen_tokens": rng.integers(2, 19, (B, C)).astype(np.int32),
+    "rejected_tokens": rng.integers(2, 19, (B, C)).astype(np.int32),
+    "chosen_mask": masks[0],
+    "rejected_mask": masks[1],
+    "pair_mask": masks.any(-1).all(0),
+    "row": np.arange(B, dtype=np.int32),
+    "ref_chosen_log_probs": np.zeros(B, np.float32),
+    "ref_rejected_log_probs": np.zeros(B, np.float32),
+  }
+  batch = PreferenceBatch(**jax.tree.map(jnp.asarray, arrays))
+  rows = pair_rows(batch)
+  scored = objective.score_rows(MODEL, REFERENCE, rows)
+  log_probs = jnp.sum(jnp.where(rows.slot_mask, scored, 0.0), axis=-1)
+  return dataclasses.replace(
+    batch,
+    ref_chosen_log_probs=log_probs[:, 0],
+    ref_rejected_log_probs=log_probs[:, 1],
+  )
+
+
+MESH = sharding.make_mesh()
+BATCH = preference_batch()
+ROLLOUT_STEP = train.make_rollout_step(
+  MODEL,
+  samples_per_prompt=K,
+  max_new_tokens=C,
+  eos_token_id=1,
+  pad_token_id=0,
+  mesh=MESH,
+)
+ROLLOUTS = ROLLOUT_STEP(
+  POLICY,
+  BATCH.prompt_tokens,
+  BATCH.prompt_mask,
+  keys.row_keys(jax.random.key(7), BATCH.row),
+)
+
+
+def one_step(start=POLICY, rollouts=ROLLOUTS, batch=BATCH, **settings):
+  """Parameters' change (SGD, rate 1: minus the gradient) and metrics."""
+  optimizer = optax.sgd(1.0)
+  step = train.make_train_step(MODEL, optimizer, **SETTINGS | settings)
+  state = train.init_state(start, optimizer, MESH)
+  state, metrics = step(state, REFERENCE, batch, rollouts)
+  change = jax.tree.map(lambda x, y: x - y, start, state.trainable)
+  return jax.device_get(change), jax.device_get(metrics)
+
+
+def assert_trees_close(first, second, **tolerance):
+  for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+    np.testing.assert_allclose(a, b, **tolerance)
+
+
+def test_demand_14_micro_batches_equal_the_large_batch():
+  gradient, metrics = one_step()
+  for size in (1, 4):
+    small_gradient, small_metrics = one_step(micro_batch_size=size)
+    assert_trees_close(small_gradient, gradient, atol=2e-6)
+    for name, value in metrics.items():
+      np.testing.assert_allclose(
+        small_metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name
+      )
+
+
+def test_the_step_takes_the_gradient_of_hypo_loss():
+  """The step against the public loss on separately scored sequences."""
+  mask = ROLLOUTS.rows.slot_mask.reshape(-1, C)
+
+  def loss_fn(params):
+    scored = objective.score_rows(MODEL, params, pair_rows(BATCH))
+    scored = jnp.where(pair_rows(BATCH).slot_mask, scored, 0.0).sum(-1)
+    sampled, ref_sampled, _ = objective.score_rows_and_kl(
+      MODEL, params, REFERENCE, ROLLOUTS.rows
+    )
+    return losses.hypo_loss(
+      scored[:, 0],
+      scored[:, 1],
+      BATCH.ref_chosen_log_probs,
+      BATCH.ref_rejected_log_probs,
+      sampled.reshape(-1, C),
+      ref_sampled.reshape(-1, C),
+      mask,
+      beta=0.3,
+      kl_coef=0.2,
+      estimator="leave_one_out",
+      samples_per_prompt=K,
+      pair_mask=BATCH.pair_mask,
+    )
+
+  expected, expected_metrics = jax.grad(loss_fn, has_aux=True)(POLICY)
+  gradient, metrics = one_step(estimator="leave_one_out", sft_coef=0.0)
+  assert_trees_close(gradient, expected, atol=2e-6)
+  for name in ("loss", "kl", "reward_margin", "reward_accuracy"):
+    np.testing.assert_allclose(
+      metrics[name], expected_metrics[name], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_rollouts_on_their_own_rows_give_the_shared_rows_gradient():
+  shared, shared_metrics = one_step()
+  apart, apart_metrics = one_step(shared_prompts=False)
+  assert_trees_close(shared, apart, atol=2e-6)
+  np.testing.assert_allclose(
+    shared_metrics["loss"], apart_metrics["loss"], rtol=1e-5
+  )
+
+
+def test_demand_02_policy_equal_to_reference_gives_ln_2_and_no_kl():
+  rollouts = ROLLOUT_STEP(
+    REFERENCE,
+    BATCH.prompt_tokens,
+    BATCH.prompt_mask,
+    keys.row_keys(jax.random.key(7), BATCH.row),
+  )
+  _, metrics = one_step(start=REFERENCE, rollouts=rollouts, sft_coef=0.0)
+  np.testing.assert_allclose(metrics["preference_loss"], np.log(2), rtol=1e-6)
+  for name in ("kl", "kl_rao_blackwell", "reward_margin"):
+    np.testing.assert_allclose(metrics[name], 0.0, atol=1e-5)
+
+
+def test_demand_10_rollouts_are_scored_as_they_were_sampled():
+  _, metrics = one_step()
+  assert metrics["sampler_gap"] < 1e-5
+  broken = dataclasses.replace(
+    ROLLOUTS, token_log_probs=ROLLOUTS.token_log_probs / 0.7
+  )
+  _, metrics = one_step(rollouts=broken)
+  assert metrics["sampler_gap"] > 0.1
+
+
+def test_demand_05_an_empty_side_has_no_weight_and_nothing_is_nan():
+  other = np.asarray(BATCH.chosen_tokens).copy()
+  other[3] = (other[3] + 1) % 19
+  moved = dataclasses.replace(BATCH, chosen_tokens=jnp.asarray(other))
+  gradient, metrics = one_step(kl_coef=0.0, method="dpo", rollouts=None)
+  same, _ = one_step(kl_coef=0.0, method="dpo", rollouts=None, batch=moved)
+  assert_trees_close(gradient, same, atol=1e-7)
+  assert all(np.isfinite(v) for v in metrics.values())
+
+
+@pytest.mark.parametrize("method", ["dpo", "ipo", "hinge"])
+def test_every_method_takes_a_kl_term(method):
+  _, plain = one_step(method=method, kl_coef=0.0, rollouts=None)
+  _, metrics = one_step(method=method)
+  assert metrics["preference_loss"] == pytest.approx(
+    plain["preference_loss"], rel=1e-5
+  )
+  assert metrics["loss"] != plain["loss"]
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ({"method": "ppo"}, "method: expected one of"),
+    ({"estimator": "k3"}, "estimator: expected one of"),
+    ({"kl_coef": 0.0}, "kl_coef: expected a number > 0 for hypo"),
+    ({"method": "ipo", "label_smoothing": 0.1}, "label_smoothing: expected 0"),
+    ({"micro_batch_size": 3}, "micro_batch_size: expected a divisor"),
+  ],
+)
+def test_wrong_settings_are_named(settings, message):
+  with pytest.raises(ValueError, match=message):
+    one_step(**settings)
