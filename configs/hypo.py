@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
   config.data = ConfigDict()
   config.data.path = "reviews"  # or pairs: .jsonl, .jsonl.gz, .parquet
   config.data.rollout_path = ""  # prompts of rollouts; empty: the pairs
-  config.data.prompt_length = 16  # tokens
-  config.data.completion_length = 32  # tokens, EOS included
+  config.data.prompt_length = 12  # tokens
+  config.data.completion_length = 28  # tokens, EOS included
   config.data.num_demonstrations = 8192  # reviews only
   config.data.num_pairs = 512  # reviews only
   config.data.as_messages = False  # "\n\nHuman:" prompts to the chat template
@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
 
   config.preference = ConfigDict()
   config.preference.method = "hypo"
-  config.preference.num_steps = 400
+  config.preference.num_steps = 300
   config.preference.batch_size = 64  # pairs
   config.preference.micro_batch_size = 64  # pairs per forward and backward
   config.preference.learning_rate = 1e-3
@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
 
   config.rollout = ConfigDict()
   config.rollout.samples_per_prompt = 1
-  config.rollout.max_new_tokens = 32  # as completion_length
+  config.rollout.max_new_tokens = 28  # as completion_length
   config.rollout.every_steps = 1  # updates that share one draw of rollouts
 
   config.mesh = ConfigDict()
@@ -84,4 +84,5 @@ def get_config() -> ConfigDict:
   config.evaluate.num_prompts = 512  # test prompts
   config.evaluate.num_validation_prompts = 128  # of each evaluation
   config.evaluate.samples_per_prompt = 8
+  config.evaluate.validation_samples_per_prompt = 4
   return config

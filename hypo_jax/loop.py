@@ -138,6 +138,8 @@ def run_stage(
         log.close()
         raise Stopped(f"{name}: stopped at step {step}; all of it is saved")
       logged = (step + 1) % log_every == 0 or step in (0, num_steps - 1)
+      if logged:  # What is still under way belongs to no phase of this step.
+        jax.block_until_ready(state)
       timer.enabled, timer.seconds = logged, {}
       state, metrics = update(state, step, timer)
       step, window = step + 1, window + 1

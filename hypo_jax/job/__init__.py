@@ -33,7 +33,7 @@ def run_job(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     pairs = get_pairs(job, reference)
   with job.clock("reference"):
     tables = score_reference(job, reference, pairs)
-    evaluator, splits = make_evaluator(job, reference, tables)
+    evaluator, split = make_evaluator(job, reference, tables, "validation")
   histories = {}
   for name, settings in job.methods.items():
     with job.clock(name):
@@ -44,11 +44,9 @@ def run_job(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
         reference,
         tables,
         dataclasses.replace(evaluator, beta=settings["beta"]),
-        splits["validation"],
+        split,
       )
   with job.clock("test"):
-    measured = measure_all(
-      job, reference, evaluator, splits["test"], tables, histories
-    )
+    measured = measure_all(job, reference, tables, histories)
   with job.clock("report"):
     return write_report(job, measured, histories)

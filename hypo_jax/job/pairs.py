@@ -36,17 +36,17 @@ def get_pairs(job: Job, reference: Any) -> dict[str, tasks.Records]:
 
 
 def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
-  """Two of four completions a prompt, sampled from the reference, labelled."""
+  """Two different completions a prompt, from the reference, labelled."""
   wanted = job.config.data.num_pairs if split == "train" else _NUM_HELD_OUT
   # A tenth to spare: prompts whose completions all agree, or do not end.
   name = "pairs" if split == "train" else f"{split}_pairs"
   prompts = reviews.prompts(name, wanted + wanted // 10, seed=job.config.seed)
-  sampler = _make_sampler(job, samples_per_prompt=4, factor=1)
+  sampler = job.samplers["validation"]
   rows = job.tokens.prompts(prompts)
   key = job.key("pairs", split)
   samples = sampler(
     reference, reference, rows["prompt_tokens"], rows["prompt_mask"], key
-  )
+  ).cut(job.tokens.completion_length)
   tokenizer = job.tokens.tokenizer
   ended = (np.isin(samples.tokens, job.eos_token_ids) & samples.mask).any(-1)
   texts = [
@@ -55,18 +55,6 @@ def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
   ]
   return tasks.label_pairs(
     prompts, texts, num_pairs=wanted, seed=job.config.seed, split=split
-  )
-
-
-def _make_sampler(job: Job, *, samples_per_prompt: int, factor: int):
-  return evaluate.make_sampler(
-    job.model,
-    samples_per_prompt=samples_per_prompt,
-    max_new_tokens=factor * job.tokens.completion_length,
-    eos_token_id=job.eos_token_ids,
-    pad_token_id=job.tokens.tokenizer.pad_token_id,
-    batch_size=job.config.preference.batch_size,
-    mesh=job.mesh,
   )
 
 
@@ -82,8 +70,10 @@ def score_reference(
   missing = not path.exists()
   job.barrier("look-reference")
   if missing:
-    scorer = _make_pair_scorer(job)
-    scored = {s: scorer(reference, table) for s, table in tables.items()}
+    scored = {
+      split: job.pair_scorer(reference, table)
+      for split, table in tables.items()
+    }
     if job.leader:
       path.parent.mkdir(parents=True, exist_ok=True)
       aside = path.with_name("aside.npz")
@@ -95,9 +85,3 @@ def score_reference(
       table["ref_chosen_log_probs"] = scored[split][:, 0]
       table["ref_rejected_log_probs"] = scored[split][:, 1]
   return tables
-
-
-def _make_pair_scorer(job: Job):
-  return evaluate.make_pair_scorer(
-    job.model, batch_size=job.config.preference.batch_size, mesh=job.mesh
-  )

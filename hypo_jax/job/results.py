@@ -28,23 +28,22 @@ _INTERNAL = ("wins", "pair_fit")
 
 
 def make_evaluator(
-  job: Job, reference: Any, tables: dict[str, dict[str, np.ndarray]]
-) -> tuple[evaluate.Evaluator, dict[str, evaluate.Split]]:
-  """Returns what measures policies, and the validation and test splits."""
-  size = job.config.preference.batch_size
+  job: Job,
+  reference: Any,
+  tables: dict[str, dict[str, np.ndarray]],
+  split: str,
+) -> tuple[evaluate.Evaluator, evaluate.Split]:
+  """Returns what measures policies, and what it measures them on.
+
+  Args:
+    job: the job.
+    reference: the reference policy's parameters.
+    tables: pairs by split, as `score_reference` gives them.
+    split: "validation" or "test".
+  """
   evaluator = evaluate.Evaluator(
-    sampler=evaluate.make_sampler(
-      job.model,
-      samples_per_prompt=job.config.evaluate.samples_per_prompt,
-      max_new_tokens=2 * job.tokens.completion_length,
-      eos_token_id=job.eos_token_ids,
-      pad_token_id=job.tokens.tokenizer.pad_token_id,
-      batch_size=size,
-      mesh=job.mesh,
-    ),
-    pair_scorer=evaluate.make_pair_scorer(
-      job.model, batch_size=size, mesh=job.mesh
-    ),
+    sampler=job.samplers[split],
+    pair_scorer=job.pair_scorer,
     reference=reference,
     judge=job.task.judge,
     tokenizer=job.tokens.tokenizer,
@@ -52,28 +51,25 @@ def make_evaluator(
     eos_token_ids=job.eos_token_ids,
     beta=job.config.preference.beta,
   )
-  names = ("prompt_tokens", "prompt_mask")
-  seen = {k: tables["train"][k][:_NUM_TRAIN_PROMPTS] for k in names}
-  splits = {}
-  for name in ("validation", "test"):
-    prompts, pairs = job.task.prompts[name], tables[name]
-    rows = job.tokens.prompts(prompts)
-    judged = None
-    if job.task.judge is not None:
-      samples = evaluator.sample(reference, rows, _reference_key(job, name))
-      judged = evaluator.judged(prompts, samples)
-    ref_log_probs = [
-      pairs[f"ref_{s}_log_probs"] for s in ("chosen", "rejected")
-    ]
-    splits[name] = evaluate.Split(
-      prompts=prompts,
-      prompt_rows=rows,
-      train_prompt_rows=seen,
-      pairs=pairs,
-      ref_pair_log_probs=np.stack(ref_log_probs, axis=1),
-      ref_judged=judged,
-    )
-  return evaluator, splits
+  seen = {
+    name: tables["train"][name][:_NUM_TRAIN_PROMPTS]
+    for name in ("prompt_tokens", "prompt_mask")
+  }
+  prompts, pairs = job.task.prompts[split], tables[split]
+  rows = job.tokens.prompts(prompts)
+  judged = None
+  if job.task.judge is not None:
+    samples = evaluator.sample(reference, rows, _reference_key(job, split))
+    judged = evaluator.judged(prompts, samples)
+  ref_log_probs = [pairs[f"ref_{s}_log_probs"] for s in ("chosen", "rejected")]
+  return evaluator, evaluate.Split(
+    prompts=prompts,
+    prompt_rows=rows,
+    train_prompt_rows=seen,
+    pairs=pairs,
+    ref_pair_log_probs=np.stack(ref_log_probs, axis=1),
+    ref_judged=judged,
+  )
 
 
 def _reference_key(job: Job, split: str):
@@ -84,8 +80,6 @@ def _reference_key(job: Job, split: str):
 def measure_all(
   job: Job,
   reference: Any,
-  evaluator: evaluate.Evaluator,
-  split: evaluate.Split,
   tables: dict[str, dict[str, np.ndarray]],
   histories: dict[str, list[dict[str, Any]]],
 ) -> dict[str, dict[str, Any]]:
@@ -97,6 +91,8 @@ def measure_all(
     By policy ("reference", "dpo", "dpo best", "dpo best_pair_loss", ...) the
     entry with "wins", "reward_histogram", "coverage" and "shown" samples.
   """
+
+  evaluator, split = make_evaluator(job, reference, tables, "test")
 
   def measured(name: str, params: Any, step: int, key) -> dict[str, Any]:
     path = job.workdir / "evaluations" / f"{name.replace(' ', '_')}.json"
@@ -126,8 +122,10 @@ def measure_all(
     steps = {
       method: history[-1]["step"],
       f"{method} best": best_step(history, best_field(job)),
-      f"{method} best_pair_loss": best_step(history, "pair_fit"),
     }
+    if method in job.config.baselines:
+      # What a user without a judge would pick.
+      steps[f"{method} best_pair_loss"] = best_step(history, "pair_fit")
     for name, step in steps.items():
 
       def params(step=step, method=method, checkpoints=checkpoints):
@@ -181,8 +179,10 @@ def write_report(
     policies[method] = entry(method) | {
       "history": [_public(e) for e in history],
       "best": entry(f"{method} best"),
-      "best_pair_loss": entry(f"{method} best_pair_loss"),
     }
+    if f"{method} best_pair_loss" in measured:
+      best = entry(f"{method} best_pair_loss")
+      policies[method]["best_pair_loss"] = best
   result = {
     "policies": policies,
     "matched_kl": [],

@@ -8,13 +8,15 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from hypo_jax import keys, models, sharding
+from hypo_jax import evaluate, keys, models, sharding, statistics
 from hypo_jax.checkpoint import write_json
 from hypo_jax.data import reviews, tasks
 
@@ -30,6 +32,9 @@ class Job:
   params: Any
   task: tasks.Task
   tokens: tasks.Tokens
+  # Compiled functions that several stages share, so that each compiles once.
+  samplers: dict[str, Callable[..., statistics.PolicySamples]]
+  pair_scorer: Callable[..., np.ndarray]
 
   @property
   def leader(self) -> bool:
@@ -90,7 +95,34 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
   model, params, tokenizer = _make_model(config, mesh)
   lengths = (config.data.prompt_length, config.data.completion_length)
   tokens = tasks.Tokens(tokenizer, *lengths)
-  return Job(config, workdir, mesh, model, params, task, tokens)
+  size = config.preference.batch_size
+  samples_per_prompt = {
+    "validation": config.evaluate.validation_samples_per_prompt,
+    "test": config.evaluate.samples_per_prompt,
+  }
+  samplers = {
+    split: evaluate.make_sampler(
+      model,
+      samples_per_prompt=count,
+      max_new_tokens=2 * tokens.completion_length,
+      eos_token_id=tokenizer.eos_token_id,
+      pad_token_id=tokenizer.pad_token_id,
+      batch_size=size,
+      mesh=mesh,
+    )
+    for split, count in samples_per_prompt.items()
+  }
+  return Job(
+    config=config,
+    workdir=workdir,
+    mesh=mesh,
+    model=model,
+    params=params,
+    task=task,
+    tokens=tokens,
+    samplers=samplers,
+    pair_scorer=evaluate.make_pair_scorer(model, batch_size=size, mesh=mesh),
+  )
 
 
 def _make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:

@@ -1,0 +1,121 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Five HyPO steps on one device and on three meshes of eight; prints JSON.
+
+Run by test_devices.py with eight virtual devices.
+"""
+
+import json
+import re
+
+import jax
+import numpy as np
+import optax
+
+from hypo_jax import keys, sharding, train
+from hypo_jax.batch import PreferenceBatch
+from hypo_jax.models import Model, TransformerConfig
+
+B, P, C = 8, 6, 6
+MODEL = Model(
+  TransformerConfig(
+    vocab_size=24,
+    num_layers=2,
+    width=16,
+    num_heads=8,
+    num_kv_heads=8,
+    head_dim=4,
+    mlp_width=32,
+    max_positions=32,
+  )
+)
+MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "mixed": (2, 2, 2)}
+
+
+def batch(seed: int) -> dict:
+  rng = np.random.default_rng(seed)
+  arrays = {
+    "prompt_tokens": rng.integers(2, 24, (B, P)).astype(np.int32),
+    "prompt_mask": np.arange(P) >= rng.integers(0, P, B)[:, None],
+    "pair_mask": np.ones(B, bool),
+    "row": np.arange(B, dtype=np.int32) + seed * B,
+    "ref_chosen_log_probs": np.full(B, -9.0, np.float32),
+    "ref_rejected_log_probs": np.full(B, -9.0, np.float32),
+  }
+  for side in ("chosen", "rejected"):
+    length = rng.integers(1, C + 1, B)[:, None]
+    arrays[f"{side}_tokens"] = rng.integers(2, 24, (B, C)).astype(np.int32)
+    arrays[f"{side}_mask"] = np.arange(C) < length
+  return arrays
+
+
+def trial(mesh) -> dict:
+  with jax.default_matmul_precision("highest"):
+    start = jax.device_get(MODEL.init(jax.random.key(0)))
+    laid = sharding.tree_shardings(mesh, start)
+    reference = jax.device_put(start, laid)
+    optimizer = optax.sgd(0.1)
+    state = train.init_state(reference, optimizer, mesh)
+    train_step = train.make_train_step(
+      MODEL,
+      optimizer,
+      beta=0.3,
+      kl_coef=0.2,
+      estimator="rao_blackwell",
+      micro_batch_size=None,
+    )
+    rollout_step = train.make_rollout_step(
+      MODEL,
+      samples_per_prompt=1,
+      max_new_tokens=C,
+      eos_token_id=1,
+      pad_token_id=0,
+      mesh=mesh,
+    )
+    tokens = []
+    for step in range(5):
+      rows = sharding.global_rows(mesh, PreferenceBatch(**batch(step)))
+      row_keys = keys.row_keys(keys.named_key(3, "rollout", step), rows.row)
+      args = (state.trainable, rows.prompt_tokens, rows.prompt_mask, row_keys)
+      rollouts = rollout_step(*args)
+      tokens.append(np.asarray(rollouts.rows.slot_tokens).tolist())
+      state, metrics = train_step(state, reference, rows, rollouts)
+    args = (state.trainable, *args[1:])
+    text = rollout_step.lower(*args).compile().as_text()
+  flat = [np.asarray(x).ravel() for x in jax.tree.leaves(state.trainable)]
+  return {
+    "tokens": tokens,
+    "metrics": {k: float(v) for k, v in metrics.items()},
+    "params": np.concatenate(flat).tolist(),
+    "largest_gather_in_loop": largest_gather_in_loop(text),
+  }
+
+
+def largest_gather_in_loop(text: str) -> int:
+  """Elements of the largest all-gather in any computation a loop runs."""
+  bodies = set(re.findall(r"body=%?([\w.\-]+)", text))
+  largest, inside = 0, False
+  for line in text.splitlines():
+    header = re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line)
+    if header:
+      inside = header.group(1) in bodies
+    gather = re.search(r"= \w+\[([\d,]*)\]\S* all-gather", line)
+    if inside and gather and gather.group(1):
+      size = int(np.prod([int(n) for n in gather.group(1).split(",")]))
+      largest = max(largest, size)
+  return largest
+
+
+def main() -> None:
+  devices = jax.devices()
+  results = {"one": trial(sharding.make_mesh(devices=devices[:1]))}
+  for name, (data, fsdp, tensor) in MESHES.items():
+    mesh = sharding.make_mesh(data=data, fsdp=fsdp, tensor=tensor)
+    results[name] = trial(mesh)
+  # One layer's query projection, the smallest product's weights.
+  results["weight_size"] = 16 * 8 * 4
+  print(json.dumps(results))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,181 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The whole job on a small scale, through run.py as a user calls it.
+
+`SMALL` shrinks the embedded default to about a minute, most of it compiling.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = (
+  "--config=configs/hypo.py",
+  "--config.model.num_layers=1",
+  "--config.model.width=16",
+  "--config.model.num_heads=2",
+  "--config.model.num_kv_heads=1",
+  "--config.model.mlp_width=16",
+  "--config.data.num_demonstrations=128",
+  "--config.data.num_pairs=32",
+  "--config.sft.num_steps=40",
+  "--config.sft.learning_rate=0.02",
+  "--config.preference.num_steps=12",
+  "--config.preference.batch_size=16",
+  "--config.preference.micro_batch_size=8",
+  "--config.evaluate.num_prompts=16",
+  "--config.evaluate.num_validation_prompts=16",
+  "--config.evaluate.samples_per_prompt=2",
+  "--config.evaluate.validation_samples_per_prompt=2",
+  "--config.checkpoint.every_steps=4",
+)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+  """One compilation cache for all runs: each would compile the same again."""
+  cache = tmp_path_factory.mktemp("compiled")
+  return os.environ | {
+    "JAX_COMPILATION_CACHE_DIR": str(cache),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
+
+
+def start(workdir, environment, *flags):
+  return subprocess.Popen(
+    [sys.executable, "run.py", *SMALL, f"--workdir={workdir}", *flags],
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def finish(workdir, environment, *flags):
+  process = start(workdir, environment, *flags)
+  output, _ = process.communicate(timeout=600)
+  return process.returncode, output
+
+
+def results(workdir):
+  """All that must not depend on the clock or on restarts."""
+  report = json.loads((workdir / "report.json").read_text())
+  metrics = [
+    json.loads(line)
+    for line in (workdir / "metrics.jsonl").read_text().splitlines()
+  ]
+  timing = ("seconds_per_step", "tokens_per_second", "rollout_share")
+  return {
+    "policies": report["policies"],
+    "matched_kl": report["matched_kl"],
+    "samples": (workdir / "samples.jsonl").read_text(),
+    "metrics": [
+      {k: v for k, v in row.items() if k not in timing} for row in metrics
+    ],
+  }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, environment):
+  workdir = tmp_path_factory.mktemp("job") / "undisturbed"
+  code, output = finish(workdir, environment)
+  assert code == 0, output
+  return workdir, output
+
+
+@pytest.mark.slow
+def test_the_job_leaves_its_report_and_says_what_came_out(undisturbed):
+  workdir, output = undisturbed
+  for name in ("config.json", "report.html", "samples.jsonl", "report.json"):
+    assert (workdir / name).stat().st_size
+  assert list((workdir / "plots").glob("*.png"))
+  assert list(workdir.glob("events.out.tfevents.*"))
+  assert "hypo" in output and "report.html" in output
+  policies = json.loads((workdir / "report.json").read_text())["policies"]
+  assert set(policies) == {"reference", "dpo", "hypo"}
+  for name in ("dpo", "hypo"):
+    steps = [entry["step"] for entry in policies[name]["history"]]
+    assert steps == [0, 5, 10, 12]
+    assert abs(policies[name]["history"][0]["kl"]) < 1e-4
+    assert policies[name]["best"]["step"] in steps
+
+
+@pytest.mark.slow
+def test_a_finished_job_prints_its_result_again(undisturbed, environment):
+  workdir, _ = undisturbed
+  before = results(workdir)
+  code, output = finish(workdir, environment)
+  assert code == 0 and "is finished" in output
+  assert results(workdir) == before
+
+
+@pytest.mark.slow
+def test_another_config_is_refused_with_the_difference(
+  undisturbed, environment
+):
+  workdir, _ = undisturbed
+  code, output = finish(workdir, environment, "--config.seed=5")
+  assert code != 0
+  assert '+ "seed": 5' in output and "--anew" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [[6, 10, 14], [8, 12, 17]])
+def test_demand_15_a_killed_job_ends_as_an_undisturbed_one(
+  undisturbed, environment, tmp_path, seconds
+):
+  workdir = tmp_path / "killed"
+  for wait in seconds:
+    process = start(workdir, environment)
+    try:
+      process.wait(timeout=wait)
+    except subprocess.TimeoutExpired:
+      process.send_signal(signal.SIGKILL)
+    process.communicate()
+  code, output = finish(workdir, environment)
+  assert code == 0, output
+  assert results(workdir) == results(undisturbed[0])
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(undisturbed, environment, tmp_path):
+  workdir = tmp_path / "stopped"
+  process = start(workdir, environment)
+  metrics = workdir / "metrics.jsonl"
+  deadline = time.monotonic() + 300
+  while not (metrics.exists() and '"step": 10' in metrics.read_text()):
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.05)
+  process.send_signal(signal.SIGINT)
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 130
+  assert "same command goes on" in output
+  code, output = finish(workdir, environment)
+  assert code == 0, output
+  assert results(workdir) == results(undisturbed[0])
+
+
+def test_a_mistyped_key_fails_at_once_and_names_the_nearest(tmp_path):
+  process = subprocess.run(
+    [
+      sys.executable,
+      "run.py",
+      "--config=configs/hypo.py",
+      "--config.preference.kl_coeff=0.1",
+      f"--workdir={tmp_path / 'typo'}",
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert process.returncode != 0
+  assert "kl_coef" in process.stderr
+  assert not (tmp_path / "typo").exists()
