@@ -33,6 +33,8 @@ def get_config() -> ConfigDict:
   config.data.num_demonstrations = 8192  # reviews only
   config.data.num_pairs = 512  # reviews only
   config.data.as_messages = False  # "\n\nHuman:" prompts to the chat template
+  config.data.validation_fraction = 0.1  # of a file's prompts
+  config.data.test_fraction = 0.15
   config.data.on_bad_rows = "auto"  # fatal above 1%; or "skip", "fatal"
 
   config.sft = ConfigDict()

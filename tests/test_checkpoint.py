@@ -1,0 +1,100 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: whole or absent, the best kept, the frozen parameters known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hypo_jax import checkpoint, sharding, train
+from hypo_jax.logs import StageLog
+
+PARAMS = {"a": jnp.arange(6.0).reshape(2, 3), "b": {"c": jnp.ones(4)}}
+
+
+def state_at(step: int) -> train.TrainState:
+  state = train.init_state(PARAMS, optax.adam(1e-3), sharding.make_mesh())
+  moved = jax.tree.map(lambda x: x + step, state.trainable)
+  return train.TrainState(jnp.int32(step), moved, state.opt_state)
+
+
+def opened(path, **changes):
+  settings = {"keep": 1, "frozen": "abc", "best_by": ("reward_mean",)}
+  return checkpoint.Checkpoints(path, **settings | changes)
+
+
+def test_the_latest_and_the_best_are_kept_and_restored_bit_for_bit(tmp_path):
+  checkpoints, history = opened(tmp_path / "c"), []
+  for step, reward in [(0, 0.1), (5, 0.9), (10, 0.3), (15, 0.2)]:
+    history = [*history, {"step": step, "reward_mean": reward}]
+    checkpoints.save(state_at(step), history)
+  assert checkpoints.steps() == [5, 15]
+  again = opened(tmp_path / "c")
+  assert again.resume_step() == 15
+  target = checkpoint.abstract(state_at(0))
+  state, entries = again.restore(target, 5)
+  assert entries == history[:2]
+  for a, b in zip(
+    jax.tree.leaves(state), jax.tree.leaves(state_at(5)), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+  assert checkpoint.best_step(history, "reward_mean") == 5
+
+
+def test_only_refresh_steps_are_resumed_from(tmp_path):
+  checkpoints = opened(tmp_path / "c", resume_every=4)
+  for step in (0, 4, 5, 6):
+    checkpoints.save(state_at(step), [])
+  assert checkpoints.resume_step() == 4
+
+
+def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tmp_path):
+  checkpoints = opened(tmp_path / "c")
+  checkpoints.save(state_at(0), [])
+  # What a kill leaves: orbax writes under a temporary name.
+  half = tmp_path / "c" / "7.orbax-checkpoint-tmp-123"
+  half.mkdir()
+  (half / "state").mkdir()
+  assert opened(tmp_path / "c").resume_step() == 0
+
+
+def test_other_frozen_parameters_are_refused(tmp_path):
+  opened(tmp_path / "c").save(state_at(0), [])
+  other = opened(tmp_path / "c", frozen="def")
+  with pytest.raises(ValueError, match="frozen.*def.*abc"):
+    other.restore(checkpoint.abstract(state_at(0)), 0)
+
+
+def test_fingerprint_sees_any_weight_and_no_layout():
+  base = checkpoint.fingerprint(PARAMS)
+  assert checkpoint.fingerprint(PARAMS) == base
+  moved = {**PARAMS, "a": PARAMS["a"].at[1, 2].add(1e-6)}
+  swapped = {**PARAMS, "a": PARAMS["a"][::-1]}
+  assert checkpoint.fingerprint(moved) != base
+  assert checkpoint.fingerprint(swapped) != base
+
+
+def test_metrics_are_cut_back_to_the_restored_step(tmp_path):
+  def log(first_step):
+    return StageLog(
+      tmp_path,
+      "hypo",
+      num_steps=9,
+      first_step=first_step,
+      step_offset=0,
+      active=True,
+    )
+
+  first = log(0)
+  for step in (1, 2, 3):
+    first.write(step, {"loss": 1.0})
+  first.close()
+  path = tmp_path / "metrics.jsonl"
+  path.write_text(path.read_text() + '{"stage": "hy')  # killed in a line
+  second = log(2)
+  second.write(3, {"loss": 2.0})
+  second.close()
+  rows = path.read_text().splitlines()
+  assert [r.split('"loss": ')[1] for r in rows] == ["1.0}", "1.0}", "2.0}"]
