@@ -21,24 +21,45 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where everything is written; default runs/<config name>."
 )
-_MODE = flags.DEFINE_enum("mode", "train", ["train"], "What to do.")
+_MODE = flags.DEFINE_enum(
+  "mode", "train", ["train", "evaluate", "sample", "export"], "What to do."
+)
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "last", "For evaluate, sample, export: last, best or a step."
+)
 _ANEW = flags.DEFINE_bool(
   "anew", False, "Delete the work directory and start anew."
 )
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"expected flags only, got {argv[1:]}")
+  prompts = argv[1:]
+  if prompts and _MODE.value != "sample":
+    raise app.UsageError(f"expected flags only, got {prompts}")
+  if _CONFIG.value is None:
+    raise app.UsageError("--config: expected a file, as configs/hypo.py")
   # Orbax tells every save at the info level.
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
+  claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
+  try:
+    if _MODE.value == "train":
+      _train(config, workdir)
+    else:
+      _use(config, workdir, prompts)
+  except ValueError as error:
+    # Ours name the argument and what was expected; the rest keeps its trace.
+    if "expected" not in str(error):
+      raise
+    sys.exit(f"error: {error}")
+
+
+def _train(config, workdir: pathlib.Path) -> None:
   # After the flags, so that --help and a typo answer at once.
   from hypo_jax import loop, report
   from hypo_jax.job import run_job
 
-  claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
   done = workdir / "report.json"
   if done.exists():
     result = json.loads(done.read_text())
@@ -51,6 +72,23 @@ def main(argv: list[str]) -> None:
       sys.exit(130)
   print(report.terminal_summary(result))
   print(f"report: {workdir / 'report.html'}")
+
+
+def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
+  from hypo_jax.job import modes
+  from hypo_jax.job.setup import set_up
+
+  job = set_up(config, workdir)
+  if _MODE.value == "evaluate":
+    entry = modes.evaluate_checkpoint(job, _CHECKPOINT.value)
+    print(json.dumps(entry, indent=1))
+  elif _MODE.value == "export":
+    print(modes.export_checkpoint(job, _CHECKPOINT.value))
+  else:
+    prompts = prompts or [line.rstrip("\n") for line in sys.stdin]
+    completions = modes.sample_checkpoint(job, _CHECKPOINT.value, prompts)
+    for prompt, texts in zip(prompts, completions, strict=True):
+      print("\n".join([prompt, *(f"  {text}" for text in texts)]))
 
 
 def _default_workdir() -> str:

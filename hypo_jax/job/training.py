@@ -42,17 +42,45 @@ def _open_log(job: Job, stage: str, num_steps: int, first_step: int):
   )
 
 
-def fine_tune(job: Job) -> Any:
-  """Supervised fine-tuning; returns the reference policy's parameters."""
+def _sft_checkpoints(job: Job) -> Checkpoints:
+  folder = job.workdir / "checkpoints" / "sft"
+  return Checkpoints(folder, keep=1, frozen="none")
+
+
+def _sft_optimizer(job: Job):
   config = job.config.sft
-  if not config.num_steps:
-    return job.params
-  optimizer = train.make_optimizer(
+  return train.make_optimizer(
     learning_rate=config.learning_rate,
     num_steps=config.num_steps,
     schedule="cosine",
     warmup_steps=config.num_steps // 20,
   )
+
+
+def restore_reference(job: Job) -> Any:
+  """Returns the reference policy's parameters of a job that is past it.
+
+  Raises:
+    ValueError: if supervised fine-tuning is not done.
+  """
+  if not job.config.sft.num_steps:
+    return job.params
+  checkpoints = _sft_checkpoints(job)
+  if job.config.sft.num_steps not in checkpoints.steps():
+    raise ValueError(
+      f"workdir: expected a finished fine-tuning in {checkpoints.directory}; "
+      "run --mode=train first"
+    )
+  target = _abstract(job, _sft_optimizer(job), job.params)
+  return checkpoints.restore(target, job.config.sft.num_steps)[0].trainable
+
+
+def fine_tune(job: Job) -> Any:
+  """Supervised fine-tuning; returns the reference policy's parameters."""
+  config = job.config.sft
+  if not config.num_steps:
+    return job.params
+  optimizer = _sft_optimizer(job)
   rows, counts = job.tokens.demonstrations(job.task.demonstrations)
   job.say(f"demonstrations: {counts}")
   batch_at = _batches(job, rows, batch_size=config.batch_size, stage="sft")
@@ -71,9 +99,7 @@ def fine_tune(job: Job) -> Any:
     return timer("train", lambda: sft_step(state, rows))
 
   length = job.tokens.prompt_length + job.tokens.completion_length
-  checkpoints = Checkpoints(
-    job.workdir / "checkpoints" / "sft", keep=1, frozen="none"
-  )
+  checkpoints = _sft_checkpoints(job)
   state, _ = loop.run_stage(
     "sft",
     train.init_state(job.params, optimizer, job.mesh),
@@ -160,8 +186,11 @@ def _make_optimizer(settings: dict[str, Any]):
 
 def abstract_state(job: Job, settings: dict[str, Any], reference: Any):
   """Returns shapes and shardings of a method's TrainState."""
-  optimizer = _make_optimizer(settings)
-  state = jax.eval_shape(partial(train.new_state, optimizer), reference)
+  return _abstract(job, _make_optimizer(settings), reference)
+
+
+def _abstract(job: Job, optimizer, params):
+  state = jax.eval_shape(partial(train.new_state, optimizer), params)
   laid = sharding.tree_shardings(job.mesh, state)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, laid
