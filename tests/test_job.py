@@ -179,3 +179,62 @@ def test_a_mistyped_key_fails_at_once_and_names_the_nearest(tmp_path):
   assert process.returncode != 0
   assert "kl_coef" in process.stderr
   assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.slow
+def test_demand_16_tokens_per_second_and_rollout_share_are_logged(undisturbed):
+  metrics = (undisturbed[0] / "metrics.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in metrics]
+  assert all(row["tokens_per_second"] > 0 for row in rows)
+  for row in rows:
+    share = row.get("rollout_share")
+    assert (share is not None and 0 < share < 1) == (row["stage"] == "hypo")
+
+
+@pytest.mark.slow
+def test_modes_use_the_trained_checkpoint(undisturbed, environment):
+  workdir, _ = undisturbed
+  code, output = finish(
+    workdir, environment, "--mode=evaluate", "--checkpoint=best"
+  )
+  assert code == 0, output
+  best = json.loads((workdir / "report.json").read_text())["policies"]["hypo"][
+    "best"
+  ]
+  measured = json.loads(output[output.index("{\n") :])
+  assert measured["win_rate"] == best["win_rate"]
+  assert measured["kl"] == best["kl"]
+  prompt = json.loads((workdir / "samples.jsonl").read_text().splitlines()[0])[
+    "prompt"
+  ]
+  code, output = finish(workdir, environment, "--mode=sample", prompt)
+  assert code == 0 and prompt in output, output
+  code, output = finish(workdir, environment, "--mode=export")
+  assert code == 0, output
+  assert (workdir / "export" / "12" / "model.safetensors").exists()
+  code, output = finish(workdir, environment, "--mode=export", "--checkpoint=7")
+  assert code != 0 and "checkpoint: expected last, best or one of" in output
+
+
+@pytest.mark.slow
+def test_demand_03_dpo_loses_coverage_and_hypo_keeps_it(tmp_path):
+  """The default job, about six minutes."""
+  workdir = tmp_path / "default"
+  process = subprocess.run(
+    [sys.executable, "run.py", "--config=configs/hypo.py"]
+    + [f"--workdir={workdir}"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert process.returncode == 0, process.stderr[-2000:]
+  policies = json.loads((workdir / "report.json").read_text())["policies"]
+  for field in ("kl", "invalid_rate"):
+    for method, rises in (("dpo", True), ("hypo", False)):
+      history = {e["step"]: e for e in policies[method]["history"]}
+      assert (history[300][field] > 2 * history[20][field]) == rises, (
+        f"{method} {field}: {history[20][field]} to {history[300][field]}"
+      )
+  for method in ("dpo", "hypo"):
+    last = policies[method]["history"][-1]
+    assert last["chosen_log_ratio"] < 0
