@@ -51,26 +51,22 @@ def fingerprint(params: Any) -> str:
   return f"{zlib.crc32(text.encode()):08x}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Keep:
-  """Keeps the latest resumable checkpoints and the best by each metric."""
+  """Keeps the latest resumable checkpoints, the newest and the best.
+
+  `best` is set before each save, from the history: what orbax itself remembers
+  of a checkpoint's metrics does not outlive the process.
+  """
 
   latest: int
   resume_every: int
-  metrics: Sequence[str]
+  best: frozenset[int] = frozenset()
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     del context
     resumable = [c.step for c in checkpoints if not c.step % self.resume_every]
-    kept = {*resumable[-self.latest :], checkpoints[-1].step}
-    for name in self.metrics:
-      scored = [
-        (c.metrics[name], c.step)
-        for c in checkpoints
-        if c.metrics and c.metrics.get(name) is not None
-      ]
-      if scored:
-        kept.add(max(scored)[1])
+    kept = {*resumable[-self.latest :], checkpoints[-1].step, *self.best}
     return [c.step in kept for c in checkpoints]
 
 
@@ -100,10 +96,11 @@ class Checkpoints:
     self._resume_every = resume_every
     self.directory = directory
     self._best_by = best_by
+    self._keep = _Keep(keep, resume_every)
     self._manager = checkpoint_managers.CheckpointManager(
       directory.resolve(),
       options=checkpoint_managers.CheckpointManagerOptions(
-        preservation_policy=_Keep(keep, resume_every, best_by),
+        preservation_policy=self._keep,
         enable_async_checkpointing=False,
         cleanup_tmp_directories=True,
       ),
@@ -123,14 +120,15 @@ class Checkpoints:
     step = int(state.step)
     if step in self._manager.all_steps():
       return
-    entry = history[-1] if history and history[-1]["step"] == step else {}
+    self._keep.best = frozenset(
+      best_step(history, name) for name in self._best_by if history
+    )
     self._manager.save(
       step,
       args=_ARGS.Composite(
         state=_ARGS.StandardSave(state),
         history=_ARGS.JsonSave({"entries": history, "frozen": self._frozen}),
       ),
-      metrics={name: entry.get(name) for name in self._best_by},
       force=True,
     )
 

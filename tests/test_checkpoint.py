@@ -43,6 +43,14 @@ def test_the_latest_and_the_best_are_kept_and_restored_bit_for_bit(tmp_path):
   assert checkpoint.best_step(history, "reward_mean") == 5
 
 
+def test_the_best_outlives_a_restart(tmp_path):
+  history = []
+  for step, reward in [(0, 0.9), (5, 0.1), (10, 0.2), (15, 0.3)]:
+    history.append({"step": step, "reward_mean": reward})
+    opened(tmp_path / "c").save(state_at(step), history)
+  assert opened(tmp_path / "c").steps() == [0, 15]
+
+
 def test_only_refresh_steps_are_resumed_from(tmp_path):
   checkpoints = opened(tmp_path / "c", resume_every=4)
   for step in (0, 4, 5, 6):

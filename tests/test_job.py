@@ -25,7 +25,7 @@ SMALL = (
   "--config.model.mlp_width=16",
   "--config.data.num_demonstrations=128",
   "--config.data.num_pairs=32",
-  "--config.sft.num_steps=40",
+  "--config.sft.num_steps=80",
   "--config.sft.learning_rate=0.02",
   "--config.preference.num_steps=12",
   "--config.preference.batch_size=16",
@@ -33,7 +33,7 @@ SMALL = (
   "--config.evaluate.num_prompts=16",
   "--config.evaluate.num_validation_prompts=16",
   "--config.evaluate.samples_per_prompt=2",
-  "--config.evaluate.validation_samples_per_prompt=2",
+  "--config.evaluate.validation_samples_per_prompt=4",
   "--config.checkpoint.every_steps=4",
 )
 

@@ -38,9 +38,9 @@ def get_pairs(job: Job, reference: Any) -> dict[str, tasks.Records]:
 def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
   """Two different completions a prompt, from the reference, labelled."""
   wanted = job.config.data.num_pairs if split == "train" else _NUM_HELD_OUT
-  # A tenth to spare: prompts whose completions all agree, or do not end.
+  # A quarter to spare: prompts whose completions all agree, or do not end.
   name = "pairs" if split == "train" else f"{split}_pairs"
-  prompts = reviews.prompts(name, wanted + wanted // 10, seed=job.config.seed)
+  prompts = reviews.prompts(name, wanted + wanted // 4, seed=job.config.seed)
   sampler = job.samplers["validation"]
   rows = job.tokens.prompts(prompts)
   key = job.key("pairs", split)
