@@ -27,6 +27,14 @@ _MODE = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "last", "For evaluate, sample, export: last, best or a step."
 )
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  None,
+  "Several hosts: host:port of process 0, with --process_id and "
+  "--num_processes; or auto, where the cluster tells (TPU pods, Slurm).",
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many.")
 _ANEW = flags.DEFINE_bool(
   "anew", False, "Delete the work directory and start anew."
 )
@@ -42,6 +50,8 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
+  if _COORDINATOR.value:
+    _join_hosts()
   claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
   try:
     if _MODE.value == "train":
@@ -53,6 +63,17 @@ def main(argv: list[str]) -> None:
     if "expected" not in str(error):
       raise
     sys.exit(f"error: {error}")
+
+
+def _join_hosts() -> None:
+  import jax
+
+  if _COORDINATOR.value == "auto":
+    jax.distributed.initialize()
+    return
+  jax.distributed.initialize(
+    _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  )
 
 
 def _train(config, workdir: pathlib.Path) -> None:
@@ -70,8 +91,9 @@ def _train(config, workdir: pathlib.Path) -> None:
     except loop.Stopped as stopped:
       print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
       sys.exit(130)
-  print(report.terminal_summary(result))
-  print(f"report: {workdir / 'report.html'}")
+  if not _PROCESS_ID.value:
+    print(report.terminal_summary(result))
+    print(f"report: {workdir / 'report.html'}")
 
 
 def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:

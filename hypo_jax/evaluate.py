@@ -68,8 +68,10 @@ def make_sampler(
     parts = []
     for numbers in _batches(len(prompt_tokens), batch_size):
       batch = (prompt_tokens[numbers], prompt_mask[numbers])
-      tokens, mask = sharding.put_rows(mesh, batch)
-      row_keys = keys.row_keys(key, jnp.asarray(numbers, jnp.int32))
+      tokens, mask, row = sharding.put_rows(
+        mesh, (*batch, numbers.astype(np.int32))
+      )
+      row_keys = keys.row_keys(key, row)
       rollouts = rollout_step(params, tokens, mask, row_keys)
       parts.append(sharding.gather(score(params, reference, rollouts.rows)))
     joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)

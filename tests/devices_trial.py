@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Five HyPO steps on one device and on three meshes of eight; prints JSON.
 
-Run by test_devices.py with eight virtual devices.
+Run by test_devices.py with eight virtual devices; or, with a coordinator's
+address and a process number, as one of two processes of four devices each.
 """
 
 import json
 import re
+import sys
 
 import jax
 import numpy as np
@@ -74,15 +76,19 @@ def trial(mesh) -> dict:
     )
     tokens = []
     for step in range(5):
-      rows = sharding.global_rows(mesh, PreferenceBatch(**batch(step)))
+      share = B // jax.process_count()
+      mine = slice(jax.process_index() * share, None)
+      arrays = {k: v[mine][:share] for k, v in batch(step).items()}
+      rows = sharding.global_rows(mesh, PreferenceBatch(**arrays))
       row_keys = keys.row_keys(keys.named_key(3, "rollout", step), rows.row)
       args = (state.trainable, rows.prompt_tokens, rows.prompt_mask, row_keys)
       rollouts = rollout_step(*args)
-      tokens.append(np.asarray(rollouts.rows.slot_tokens).tolist())
+      tokens.append(sharding.gather(rollouts.rows.slot_tokens).tolist())
       state, metrics = train_step(state, reference, rows, rollouts)
     args = (state.trainable, *args[1:])
     text = rollout_step.lower(*args).compile().as_text()
-  flat = [np.asarray(x).ravel() for x in jax.tree.leaves(state.trainable)]
+  whole = jax.device_put(state.trainable, sharding.replicated(mesh))
+  flat = [np.asarray(x).ravel() for x in jax.tree.leaves(whole)]
   return {
     "tokens": tokens,
     "metrics": {k: float(v) for k, v in metrics.items()},
@@ -107,6 +113,12 @@ def largest_gather_in_loop(text: str) -> int:
 
 
 def main() -> None:
+  if len(sys.argv) > 1:
+    jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+    result = trial(sharding.make_mesh())
+    if jax.process_index() == 0:
+      print(json.dumps(result))
+    return
   devices = jax.devices()
   results = {"one": trial(sharding.make_mesh(devices=devices[:1]))}
   for name, (data, fsdp, tensor) in MESHES.items():

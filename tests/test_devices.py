@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -19,18 +20,30 @@ MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "mixed": (2, 2, 2)}
 def trials(tmp_path_factory):
   """What tests/devices_trial.py prints for one device and for each mesh."""
   folder = tmp_path_factory.mktemp("devices")
+  return output_of(start([], num_devices=8, cache=folder))
+
+
+def start(arguments, *, num_devices, cache):
+  """Starts the trial in a process of its own with virtual devices."""
+  flag = f"--xla_force_host_platform_device_count={num_devices}"
   environment = os.environ | {
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    "JAX_COMPILATION_CACHE_DIR": str(folder),
+    "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flag}",
+    "JAX_COMPILATION_CACHE_DIR": str(cache),
+    "PYTHONPATH": str(ROOT),
   }
-  process = subprocess.run(
-    [sys.executable, str(ROOT / "tests" / "devices_trial.py")],
-    env=environment | {"PYTHONPATH": str(ROOT)},
-    capture_output=True,
+  return subprocess.Popen(
+    [sys.executable, str(ROOT / "tests" / "devices_trial.py"), *arguments],
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
     text=True,
   )
-  assert process.returncode == 0, process.stderr[-3000:]
-  return json.loads(process.stdout.splitlines()[-1])
+
+
+def output_of(process):
+  output, errors = process.communicate(timeout=600)
+  assert process.returncode == 0, errors[-3000:]
+  return json.loads(output.splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -49,3 +62,23 @@ def test_demand_18_five_steps_agree_on_any_mesh(trials, mesh):
 def test_decoding_gathers_no_weights(trials):
   """No all-gather as large as a weight stands inside the decode loop."""
   assert trials["fsdp"]["largest_gather_in_loop"] < trials["weight_size"]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(trials, tmp_path):
+  """Two processes of four devices over loopback, and one of eight."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+  processes = [
+    start([address, str(i)], num_devices=4, cache=tmp_path / str(i))
+    for i in range(2)
+  ]
+  two, one = output_of(processes[0]), trials["data"]
+  processes[1].communicate(timeout=60)
+  assert two["tokens"] == one["tokens"]
+  np.testing.assert_allclose(two["params"], one["params"], atol=1e-6)
+  for name, value in one["metrics"].items():
+    np.testing.assert_allclose(
+      two["metrics"][name], value, rtol=1e-5, atol=1e-6, err_msg=name
+    )
