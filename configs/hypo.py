@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
   config.preference.micro_batch_size = 64  # pairs per forward and backward
   config.preference.learning_rate = 1e-3
   config.preference.schedule = "constant"
-  config.preference.warmup_steps = 0
+  config.preference.warmup_steps = 5  # Adam's first steps are its largest
   config.preference.max_grad_norm = 1.0
   config.preference.weight_decay = 0.0
   config.preference.beta = 0.1
