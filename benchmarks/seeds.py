@@ -75,7 +75,7 @@ def summary(seeds: list[str]) -> str:
     + "; "
     + ", ".join(f"{k} {v}" for k, v in versions.items())
     + ".",
-    "n counts the seeds that have the figure: a method has none at a KL that it "
+    "n counts the seeds that have the figure: none at a KL that a method "
     "never reached.",
     "",
     "| figure | n | mean | standard deviation | lowest | highest |",
