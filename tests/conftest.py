@@ -9,3 +9,9 @@ import os
 os.environ["XLA_FLAGS"] = " ".join(
   [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
 ).strip()
+
+import hypothesis  # noqa: E402
+
+# An example that compiles takes seconds, the next one microseconds.
+hypothesis.settings.register_profile("compiled", deadline=None)
+hypothesis.settings.load_profile("compiled")
