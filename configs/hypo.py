@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
   config.data.on_bad_rows = "auto"  # fatal above 1%; or "skip", "fatal"
 
   config.sft = ConfigDict()
-  config.sft.num_steps = 600
+  config.sft.num_steps = 1000
   config.sft.batch_size = 64
   config.sft.learning_rate = 3e-3
 

@@ -273,3 +273,21 @@ def test_real_pairs_are_all_good():
   assert [fields(record) for record in records] == [
     {name: row[name] for name in GOOD} for row in rows
   ]
+
+
+def test_a_dialogue_that_is_none_is_a_bad_row_not_the_end(tmp_path):
+  path = tmp_path / "dialogues.jsonl"
+  prompts = [
+    "\n\nHuman: Hi\n\nAssistant:",
+    "\n\nHuman: Hi\n\nAssistant: Yes?\n\nAssistant: So?\n\nAssistant:",
+  ]
+  rows = [{"prompt": p, "chosen": "a", "rejected": "b"} for p in prompts]
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  reading = readers.read_preferences(path, on_bad="skip", as_messages=True)
+  assert [r["prompt"] for r in reading.records] == [
+    [{"role": "user", "content": "Hi"}]
+  ]
+  (bad,) = reading.bad_rows
+  assert bad.line == 2 and "alternate" in bad.reason
+  reading = readers.read_prompts(path, on_bad="skip", as_messages=True)
+  assert len(reading.records) == len(reading.bad_rows) == 1

@@ -66,6 +66,7 @@ class Preferences(tfds.core.GeneratorBasedBuilder):
       self._path,
       on_bad=self._settings["on_bad"],
       max_bad_fraction=self._settings["max_bad_fraction"],
+      as_messages=self._settings["as_messages"],
     )
     splits = {name: [] for name in SPLITS}
     for record in reading.records:
@@ -101,6 +102,7 @@ def build_preferences(
   test_fraction: float = 0.1,
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
+  as_messages: bool = False,
 ) -> Preferences:
   """Builds the dataset of a file, or finds it built.
 
@@ -111,6 +113,7 @@ def build_preferences(
     test_fraction: likewise; the two leave some for training.
     on_bad: see `readers.read_preferences`.
     max_bad_fraction: likewise.
+    as_messages: likewise.
 
   Returns:
     The builder. Its `info.metadata` holds good_rows, bad_rows, first_bad_rows
@@ -132,6 +135,7 @@ def build_preferences(
     "test_fraction": float(test_fraction),
     "on_bad": on_bad,
     "max_bad_fraction": float(max_bad_fraction),
+    "as_messages": as_messages,
   }
   with _quiet_tfds():
     builder = Preferences(

@@ -34,6 +34,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hypo_jax.data import hh
+
 Message = dict[str, str]
 Prompt = str | list[Message]
 
@@ -74,6 +76,7 @@ def read_preferences(
   *,
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
+  as_messages: bool = False,
 ) -> Reading:
   """Reads rows {"prompt", "chosen", "rejected"}; other keys are dropped.
 
@@ -83,6 +86,8 @@ def read_preferences(
       max_bad_fraction of all; "skip": skipped; "fatal": one is enough.
       Skipped rows are logged, the first ten with their reasons.
     max_bad_fraction: in [0, 1], of the rows that aren't blank.
+    as_messages: a text prompt becomes messages by `hh.hh_messages`; a row where
+      it is no such dialogue is bad.
 
   Returns:
     Records whose prompt is text or a list of messages, and whose chosen and
@@ -92,7 +97,8 @@ def read_preferences(
     ValueError: for too many bad rows (naming the first ten), no good row, a
       broken gzip stream, or an unknown ending or argument.
   """
-  return _read(path, _preference, on_bad, max_bad_fraction)
+  to_record = _as_messages(_preference) if as_messages else _preference
+  return _read(path, to_record, on_bad, max_bad_fraction)
 
 
 def read_demonstrations(
@@ -116,12 +122,14 @@ def read_prompts(
   *,
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
+  as_messages: bool = False,
 ) -> Reading:
   """Reads rows with at least "prompt"; returns records {"prompt"}.
 
   Arguments and errors are those of `read_preferences`, whose files it takes.
   """
-  return _read(path, _prompt, on_bad, max_bad_fraction)
+  to_record = _as_messages(_prompt) if as_messages else _prompt
+  return _read(path, to_record, on_bad, max_bad_fraction)
 
 
 def _read(
@@ -270,6 +278,18 @@ def _preference(row: dict[str, Any]) -> dict[str, Any]:
   if record["chosen"] == record["rejected"]:
     raise ValueError("chosen and rejected are identical")
   return record
+
+
+def _as_messages(to_record):
+  """Returns to_record, with a dialogue written as text turned into messages."""
+
+  def converted(row: dict[str, Any]) -> dict[str, Any]:
+    record = to_record(row)
+    if isinstance(record["prompt"], str):
+      record["prompt"] = hh.hh_messages(record["prompt"])
+    return record
+
+  return converted
 
 
 def _completion(row: dict[str, Any], name: str) -> str:

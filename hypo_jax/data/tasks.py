@@ -93,13 +93,7 @@ def preference_file_task(
     rollout_path: file of prompts for the KL term, or "".
   """
   # tfds is slow to import, and the embedded world does without it.
-  from hypo_jax.data import hh, preferences
-
-  def prepared(record):
-    prompt = record["prompt"]
-    if as_messages and isinstance(prompt, str):
-      record = record | {"prompt": hh.hh_messages(prompt)}
-    return record
+  from hypo_jax.data import preferences
 
   builder = preferences.build_preferences(
     path,
@@ -107,11 +101,9 @@ def preference_file_task(
     validation_fraction=validation_fraction,
     test_fraction=test_fraction,
     on_bad=on_bad,
+    as_messages=as_messages,
   )
-  pairs = {
-    split: [prepared(r) for r in preferences.read_split(builder, split)]
-    for split in SPLITS
-  }
+  pairs = {split: preferences.read_split(builder, split) for split in SPLITS}
   for split, records in pairs.items():
     if not records:
       raise ValueError(
@@ -122,8 +114,10 @@ def preference_file_task(
     for split in ("validation", "test")
   }
   if rollout_path:
-    rows = readers.read_prompts(rollout_path, on_bad=on_bad).records
-    prompts["rollout"] = [prepared(r)["prompt"] for r in rows]
+    rows = readers.read_prompts(
+      rollout_path, on_bad=on_bad, as_messages=as_messages
+    ).records
+    prompts["rollout"] = [row["prompt"] for row in rows]
   counts = {split: len(records) for split, records in pairs.items()}
   about = builder.info.metadata
   return Task(

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages that train: supervised fine-tuning, then one per method."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -148,8 +149,9 @@ def train_method(
   split: evaluate.Split,
 ) -> list[dict[str, Any]]:
   """Trains one method from the reference; returns its history."""
-  optimizer = _make_optimizer(settings)
-  update = _make_update(job, settings, optimizer, reference, tables["train"])
+  optimizer = make_optimizer(settings)
+  step = make_train_step(job, settings, optimizer)
+  update = make_update(job, settings, step, reference, tables["train"])
   samples = job.config.rollout.samples_per_prompt if settings["kl_coef"] else 0
   tokens_per_step = settings["batch_size"] * (
     job.tokens.prompt_length + (2 + samples) * job.tokens.completion_length
@@ -178,7 +180,8 @@ def train_method(
   return history
 
 
-def _make_optimizer(settings: dict[str, Any]):
+def make_optimizer(settings: dict[str, Any]):
+  """Returns a method's optimizer."""
   names = ("learning_rate", "num_steps", "schedule", "warmup_steps")
   names += ("max_grad_norm", "weight_decay")
   return train.make_optimizer(**{name: settings[name] for name in names})
@@ -186,7 +189,7 @@ def _make_optimizer(settings: dict[str, Any]):
 
 def abstract_state(job: Job, settings: dict[str, Any], reference: Any):
   """Returns shapes and shardings of a method's TrainState."""
-  return _abstract(job, _make_optimizer(settings), reference)
+  return _abstract(job, make_optimizer(settings), reference)
 
 
 def _abstract(job: Job, optimizer, params):
@@ -197,22 +200,42 @@ def _abstract(job: Job, optimizer, params):
   )
 
 
-def _make_update(job: Job, settings, optimizer, reference, pairs):
-  """Returns update(state, step, timer): rollouts where due, then the step."""
-  config, tokens = job.config.rollout, job.tokens
-  loss_settings = {
-    k: settings[k]
-    for k in ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
-  }
-  train_step = train.make_train_step(
+def make_train_step(
+  job: Job,
+  settings: dict[str, Any],
+  optimizer,
+  *,
+  baseline_over: int | None = None,
+):
+  """Returns a method's step; see `train.make_train_step`.
+
+  Args:
+    job: the job.
+    settings: the method's.
+    optimizer: of `make_optimizer`.
+    baseline_over: rollouts of a prompt that serve as each other's baseline;
+      None for all of them, 1 for none.
+  """
+  names = ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
+  names += ("estimator", "micro_batch_size")
+  return train.make_train_step(
     job.model,
     optimizer,
-    **loss_settings,
-    estimator=settings["estimator"],
-    samples_per_prompt=config.samples_per_prompt,
-    micro_batch_size=settings["micro_batch_size"],
+    **{name: settings[name] for name in names},
+    samples_per_prompt=baseline_over or job.config.rollout.samples_per_prompt,
     shared_prompts=not job.config.data.rollout_path,
   )
+
+
+def make_update(
+  job: Job,
+  settings: dict[str, Any],
+  train_step: Callable[..., Any],
+  reference: Any,
+  pairs: dict[str, np.ndarray],
+) -> Callable[..., Any]:
+  """Returns update(state, step, timer): rollouts where due, then the step."""
+  config, tokens = job.config.rollout, job.tokens
   rollout_step = train.make_rollout_step(
     job.model,
     samples_per_prompt=config.samples_per_prompt,

@@ -1,0 +1,73 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Trains HyPO with each estimator of the KL gradient, at equal rollouts.
+
+    python -m benchmarks.estimators --seeds=1000,1001
+
+Everything but the estimator is the default configuration with two rollouts a
+prompt: the same start, pairs, order, random keys and steps. Rao-Blackwell is
+measured with the baseline over a prompt's two rollouts, and without. The table
+goes to docs/results/estimators.md.
+"""
+
+from absl import app, flags
+
+from benchmarks import trial
+
+_SEEDS = flags.DEFINE_list("seeds", "1000,1001", "Seeds, of tuning.")
+
+RESULT = trial.ROOT / "docs" / "results" / "estimators.md"
+ESTIMATORS = {
+  "sequence": ("sequence", True),
+  "leave_one_out": ("leave_one_out", True),
+  "to_go": ("to_go", True),
+  "rao_blackwell without baseline": ("rao_blackwell", False),
+  "rao_blackwell": ("rao_blackwell", True),
+}
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  histories: dict[str, list[list[dict]]] = {}
+  for seed in _SEEDS.value:
+    folder = trial.ROOT / "runs" / "estimators" / seed
+    world = trial.World(int(seed), folder, samples_per_prompt=2)
+    for name, (estimator, baseline) in ESTIMATORS.items():
+      history = world.trial(name, {"estimator": estimator}, baseline=baseline)
+      histories.setdefault(name, []).append(history)
+  text = summary(histories)
+  if len(_SEEDS.value) > 1:
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(text)
+  print(text)
+
+
+def summary(histories: dict[str, list[list[dict]]]) -> str:
+  """Returns the Markdown page."""
+  lines = [
+    "# Estimators of the KL gradient",
+    "",
+    f"`python -m benchmarks.estimators --seeds={','.join(_SEEDS.value)}`: the "
+    "default configuration with two rollouts a prompt, on 128 validation "
+    "prompts with 4 completions each; a value a seed.",
+    "",
+    "| estimator | final win rate | final KL | invalid | best win rate | at "
+    "KL |",
+    "|---|---|---|---|---|---|",
+  ]
+  for name, runs in histories.items():
+    tops, ends = [trial.best(run) for run in runs], [run[-1] for run in runs]
+    row = [
+      name,
+      trial.values(ends, "win_rate", ".3f"),
+      trial.values(ends, "kl_rao_blackwell", ".2f"),
+      trial.values(ends, "invalid_rate", ".1%"),
+      trial.values(tops, "win_rate", ".3f"),
+      trial.values(tops, "kl_rao_blackwell", ".2f"),
+    ]
+    lines.append("| " + " | ".join(row) + " |")
+  return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+  app.run(main)

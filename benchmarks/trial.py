@@ -1,0 +1,106 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""One method trained in the embedded world, measured on validation prompts.
+
+What tuning and comparing estimators have in common. A seed's fine-tuning and
+pairs are made once, by the job's own functions, and kept; a trial leaves its
+history as a file, so that a stopped benchmark goes on where it was.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+from configs import hypo
+from hypo_jax import loop, train
+from hypo_jax.checkpoint import write_json
+from hypo_jax.job import pairs, results, setup, training
+
+ROOT = pathlib.Path(__file__).parents[1]
+# A trial ends early when it has fallen this far below its best win rate: what
+# is chosen by is its best, and it does not come back.
+_FALLEN = 0.15
+
+
+class World:
+  """A seed's start: reference policy, pairs, and what they are measured on.
+
+  Args:
+    seed: of everything.
+    folder: where fine-tuning, pairs and histories are kept.
+    samples_per_prompt: rollouts a prompt.
+  """
+
+  def __init__(self, seed: int, folder: pathlib.Path, samples_per_prompt: int):
+    config = hypo.get_config()
+    config.seed = seed
+    config.rollout.samples_per_prompt = samples_per_prompt
+    self.folder = folder
+    folder.mkdir(parents=True, exist_ok=True)
+    self.job = setup.set_up(config, folder)
+    self.reference = training.fine_tune(self.job)
+    made = pairs.get_pairs(self.job, self.reference)
+    self.tables = pairs.score_reference(self.job, self.reference, made)
+    self.evaluator, self.split = results.make_evaluator(
+      self.job, self.reference, self.tables, "validation"
+    )
+
+  def trial(
+    self, name: str, overrides: dict[str, Any], *, baseline: bool = True
+  ) -> list[dict[str, Any]]:
+    """Trains from the reference; returns the history, one entry a measurement.
+
+    Args:
+      name: of the file that keeps the history.
+      overrides: of the config's `preference`.
+      baseline: False takes a prompt's rollouts as unrelated, so that none of
+        them serves as the others' baseline.
+    """
+    path = self.folder / "trials" / f"{name}.json"
+    if path.exists():
+      return json.loads(path.read_text())
+    job = self.job
+    settings = job.config.preference.to_dict() | overrides
+    optimizer = training.make_optimizer(settings)
+    step_fn = training.make_train_step(
+      job, settings, optimizer, baseline_over=None if baseline else 1
+    )
+    update = training.make_update(
+      job, settings, step_fn, self.reference, self.tables["train"]
+    )
+    state = train.init_state(self.reference, optimizer, job.mesh)
+    num_steps = settings["num_steps"]
+    due = training.evaluation_steps(job, num_steps)
+    key, timer = job.key("evaluate", "validation"), loop.StepTimer()
+    history: list[dict[str, Any]] = []
+    for step in range(num_steps + 1):
+      if step in due:
+        entry, *_ = self.evaluator.measure(state.trainable, self.split, key)
+        history.append({"step": step} | entry)
+        if best(history)["win_rate"] - entry["win_rate"] > _FALLEN:
+          break
+      if step < num_steps:
+        state, _ = update(state, step, timer)
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, history)
+    print(f"{name}: {describe(history)}", flush=True)
+    return history
+
+
+def best(history: list[dict[str, Any]]) -> dict[str, Any]:
+  """Returns the measurement with the highest win rate."""
+  return max(history, key=lambda entry: entry["win_rate"])
+
+
+def describe(history: list[dict[str, Any]]) -> str:
+  """Returns best and last measurement in a line."""
+  return "; ".join(
+    f"{word} step {e['step']}: win rate {e['win_rate']:.3f}, KL "
+    f"{e['kl_rao_blackwell']:.2f}, invalid {e['invalid_rate']:.1%}"
+    for word, e in (("best", best(history)), ("last", history[-1]))
+  )
+
+
+def values(entries: list[dict[str, Any]], field: str, form: str) -> str:
+  """Returns a field of several measurements, formatted, for a table's cell."""
+  return ", ".join(f"{entry[field]:{form}}" for entry in entries)
