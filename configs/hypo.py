@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
   config.preference.max_grad_norm = 1.0
   config.preference.weight_decay = 0.0
   config.preference.beta = 0.1
-  config.preference.kl_coef = 0.03
+  config.preference.kl_coef = 0.015
   config.preference.sft_coef = 0.0
   config.preference.estimator = "rao_blackwell"
   config.preference.label_smoothing = 0.0

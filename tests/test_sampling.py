@@ -464,7 +464,7 @@ def test_bfloat16_logits_are_scored_in_float32():
 
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, pad=st.sampled_from([4, 6]))
-def test_mask_ends_with_the_first_eos_and_nothing_follows(seed, pad):
+def test_demand_04_mask_ends_with_the_first_eos_and_nothing_follows(seed, pad):
   rng = np.random.default_rng(seed)
   params = rng.normal(size=(V, V)).astype(np.float32)
   drawn = draw_table(

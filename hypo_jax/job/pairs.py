@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hypo_jax import evaluate
-from hypo_jax.data import reviews, tasks
+from hypo_jax.data import pipeline, reviews, tasks
 from hypo_jax.job.setup import Job
 
 # Held-out pairs that the embedded world samples for validation and for test.
@@ -61,7 +61,10 @@ def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
 def score_reference(
   job: Job, reference: Any, pairs: dict[str, tasks.Records]
 ) -> dict[str, dict[str, np.ndarray]]:
-  """Returns each split's pairs as arrays, with the reference's log-probs."""
+  """Returns each split's pairs as arrays, with the reference's log-probs.
+
+  Training pairs that no step will come to are not scored; theirs are nan.
+  """
   tables = {}
   for split, records in pairs.items():
     tables[split], counts = job.tokens.pairs(records)
@@ -70,10 +73,14 @@ def score_reference(
   missing = not path.exists()
   job.barrier("look-reference")
   if missing:
-    scored = {
-      split: job.pair_scorer(reference, table)
-      for split, table in tables.items()
-    }
+    scored = {}
+    for split, table in tables.items():
+      rows = np.arange(len(table["pair_mask"]))
+      if split == "train":
+        rows = _visited_rows(job, len(rows))
+      scored[split] = np.full((len(table["pair_mask"]), 2), np.nan, np.float32)
+      part = {name: array[rows] for name, array in table.items()}
+      scored[split][rows] = job.pair_scorer(reference, part)
     if job.leader:
       path.parent.mkdir(parents=True, exist_ok=True)
       aside = path.with_name("aside.npz")
@@ -85,3 +92,21 @@ def score_reference(
       table["ref_chosen_log_probs"] = scored[split][:, 0]
       table["ref_rejected_log_probs"] = scored[split][:, 1]
   return tables
+
+
+def _visited_rows(job: Job, num_rows: int) -> np.ndarray:
+  """Returns the numbers of the training pairs that some step comes to."""
+  visited: set[int] = set()
+  for settings in job.methods.values():
+    size, num_steps = settings["batch_size"], settings["num_steps"]
+    if size * num_steps >= num_rows:
+      return np.arange(num_rows)
+    batch_at = pipeline.make_batches(
+      {"pair": np.arange(num_rows)},
+      batch_size=size,
+      seed=job.config.seed,
+      stage="preference",
+    )
+    for step in range(num_steps):
+      visited.update(batch_at(step)["pair"].tolist())
+  return np.array(sorted(visited))
