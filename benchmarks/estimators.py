@@ -10,13 +10,17 @@ measured with the baseline over a prompt's two rollouts, and without. The table
 goes to docs/results/estimators.md.
 """
 
-from absl import app, flags
+import statistics
+
+from absl import app, flags, logging
 
 from benchmarks import trial
 
 _SEEDS = flags.DEFINE_list("seeds", "1000,1001", "Seeds, of tuning.")
 
 RESULT = trial.ROOT / "docs" / "results" / "estimators.md"
+_LATE = 5  # measurements
+_FIELDS = ("win_rate", "kl_rao_blackwell", "invalid_rate")
 ESTIMATORS = {
   "sequence": ("sequence", True),
   "leave_one_out": ("leave_one_out", True),
@@ -28,6 +32,7 @@ ESTIMATORS = {
 
 def main(argv: list[str]) -> None:
   del argv
+  logging.set_verbosity(logging.WARNING)  # Orbax tells every save.
   histories: dict[str, list[list[dict]]] = {}
   for seed in _SEEDS.value:
     folder = trial.ROOT / "runs" / "estimators" / seed
@@ -49,24 +54,32 @@ def summary(histories: dict[str, list[list[dict]]]) -> str:
     "",
     f"`python -m benchmarks.estimators --seeds={','.join(_SEEDS.value)}`: the "
     "default configuration with two rollouts a prompt, on 128 validation "
-    "prompts with 4 completions each; a value a seed.",
+    "prompts with 4 completions each; a value a seed. Late figures are means "
+    "of the last five measurements, which one run's ups and downs move less "
+    "than the final one.",
     "",
-    "| estimator | final win rate | final KL | invalid | best win rate | at "
-    "KL |",
-    "|---|---|---|---|---|---|",
+    "| estimator | late win rate | late KL | late invalid | final win rate | "
+    "best win rate | mean late win rate |",
+    "|---|---|---|---|---|---|---|",
   ]
   for name, runs in histories.items():
+    late = [{f: _late(run, f) for f in _FIELDS} for run in runs]
     tops, ends = [trial.best(run) for run in runs], [run[-1] for run in runs]
     row = [
       name,
+      trial.values(late, "win_rate", ".3f"),
+      trial.values(late, "kl_rao_blackwell", ".2f"),
+      trial.values(late, "invalid_rate", ".1%"),
       trial.values(ends, "win_rate", ".3f"),
-      trial.values(ends, "kl_rao_blackwell", ".2f"),
-      trial.values(ends, "invalid_rate", ".1%"),
       trial.values(tops, "win_rate", ".3f"),
-      trial.values(tops, "kl_rao_blackwell", ".2f"),
+      f"{statistics.mean(e['win_rate'] for e in late):.3f}",
     ]
     lines.append("| " + " | ".join(row) + " |")
   return "\n".join(lines) + "\n"
+
+
+def _late(history: list[dict], field: str) -> float:
+  return statistics.mean(entry[field] for entry in history[-_LATE:])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,18 @@ _SEEDS = flags.DEFINE_list("seeds", "1,2,3,4,5,6,7,8,9,10", "Which seeds.")
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULT = ROOT / "docs" / "results" / "default_seeds.md"
+# What the default is expected to keep on any seed: the mean less (or plus) two
+# standard deviations lies inside.
+BOUNDS = {
+  "HyPO win rate": (">=", 0.78),
+  "HyPO - DPO best": (">=", 0.04),
+  "HyPO - DPO at KL 2": (">=", 0.0),
+  "HyPO - DPO at KL 3": (">=", 0.0),
+  "HyPO - DPO at KL 4": (">=", 0.0),
+  "HyPO KL": ("<=", 5.0),
+  "HyPO invalid": ("<=", 0.1),
+  "DPO KL / HyPO KL": (">=", 2.0),
+}
 
 
 def main(argv: list[str]) -> None:
@@ -76,21 +88,34 @@ def summary(seeds: list[str]) -> str:
     + ", ".join(f"{k} {v}" for k, v in versions.items())
     + ".",
     "n counts the seeds that have the figure: none at a KL that a method "
-    "never reached.",
+    "never reached. A bound is held where the mean, two standard deviations to "
+    "the worse side, lies inside.",
     "",
-    "| figure | n | mean | standard deviation | lowest | highest |",
-    "|---|---|---|---|---|---|",
+    "| figure | n | mean | standard deviation | lowest | highest | bound | "
+    "held |",
+    "|---|---|---|---|---|---|---|---|",
   ]
   for name in rows[0]:
     values = [row[name] for row in rows if row[name] is not None]
-    if not values:
-      lines.append(f"| {name} | 0 | | | | |")
-      continue
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    numbers = (statistics.mean(values), spread, min(values), max(values))
-    cells = " | ".join(f"{v:.3f}" for v in numbers)
-    lines.append(f"| {name} | {len(values)} | {cells} |")
+    cells = [name, str(len(values)), *_cells(name, values)]
+    lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
+
+
+def _cells(name: str, values: list[float]) -> list[str]:
+  if len(values) < 2:
+    return [f"{values[0]:.3f}" if values else "", *[""] * 5]
+  mean, spread = statistics.mean(values), statistics.stdev(values)
+  cells = [f"{v:.3f}" for v in (mean, spread, min(values), max(values))]
+  if name not in BOUNDS:
+    return [*cells, "", ""]
+  sign, bound = BOUNDS[name]
+  if sign == ">=":
+    worse, held = mean - 2 * spread, mean - 2 * spread >= bound
+  else:
+    worse, held = mean + 2 * spread, mean + 2 * spread <= bound
+  verdict = f"{'yes' if held else 'no'} ({worse:.3f})"
+  return [*cells, f"{sign} {bound:g}", verdict]
 
 
 if __name__ == "__main__":

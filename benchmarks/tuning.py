@@ -17,7 +17,7 @@ One process a core is fastest: pass one seed to each, then both to the last.
 
 import statistics
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from benchmarks import trial
 
@@ -52,6 +52,7 @@ def cells(method: str) -> dict[str, dict]:
 
 def main(argv: list[str]) -> None:
   del argv
+  logging.set_verbosity(logging.WARNING)  # Orbax tells every save.
   histories: dict[str, list[list[dict]]] = {}
   for seed in _SEEDS.value:
     folder = trial.ROOT / "runs" / "tuning" / seed
