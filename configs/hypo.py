@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
 
   config.data = ConfigDict()
   config.data.path = "reviews"  # or pairs: .jsonl, .jsonl.gz, .parquet
-  config.data.rollout_path = ""  # prompts of rollouts; empty: the pairs
+  config.data.rollout_path = ""  # prompts of rollouts; empty: the pairs'
   config.data.prompt_length = 12  # tokens
   config.data.completion_length = 28  # tokens, EOS included
   config.data.num_demonstrations = 8192  # reviews only

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -161,6 +162,70 @@ def test_ctrl_c_saves_and_says_how_to_go_on(undisturbed, environment, tmp_path):
   code, output = finish(workdir, environment)
   assert code == 0, output
   assert results(workdir) == results(undisturbed[0])
+
+
+@pytest.mark.slow
+def test_demand_15_rollouts_of_other_prompts_for_two_steps_resume_too(
+  environment, tmp_path
+):
+  """Prompts without pairs, one draw for two updates, a kill in between."""
+  flags = (
+    "--config.data.rollout_path=reviews",
+    "--config.rollout.every_steps=2",
+  )
+  code, output = finish(tmp_path / "whole", environment, *flags)
+  assert code == 0, output
+  workdir = tmp_path / "killed"
+  process = start(workdir, environment, *flags)
+  checkpoint = workdir / "checkpoints" / "hypo" / "5"
+  deadline = time.monotonic() + 300
+  while not checkpoint.exists():
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.02)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  code, output = finish(workdir, environment, *flags)
+  assert code == 0, output
+  assert results(workdir) == results(tmp_path / "whole")
+
+
+def test_a_file_of_prompts_does_not_fit_the_embedded_world(tmp_path):
+  code, output = finish(
+    tmp_path / "job", os.environ, "--config.data.rollout_path=prompts.jsonl"
+  )
+  assert code != 0 and "data.rollout_path: expected" in output
+
+
+@pytest.mark.slow
+def test_two_processes_do_the_job_of_one(environment, tmp_path):
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    address = f"--coordinator=localhost:{probe.getsockname()[1]}"
+  processes = [
+    start(
+      tmp_path / "two",
+      environment,
+      address,
+      f"--process_id={i}",
+      "--num_processes=2",
+    )
+    for i in range(2)
+  ]
+  outputs = [process.communicate(timeout=900)[0] for process in processes]
+  assert not any(process.returncode for process in processes), outputs
+  two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+  code, output = finish(tmp_path / "one", environment | two_devices)
+  assert code == 0, output
+  two, one = (results(tmp_path / name) for name in ("two", "one"))
+  assert (tmp_path / "two" / "report.html").exists()
+  assert len(two["metrics"]) == len(one["metrics"])
+  for got, expected in zip(two["metrics"], one["metrics"], strict=True):
+    assert got == pytest.approx(expected, rel=1e-3, abs=1e-4)
+  for name, policy in one["policies"].items():
+    for field in ("win_rate", "kl", "pair_accuracy", "length_mean"):
+      assert two["policies"][name][field] == pytest.approx(
+        policy[field], abs=1e-2
+      )
 
 
 def test_a_mistyped_key_fails_at_once_and_names_the_nearest(tmp_path):

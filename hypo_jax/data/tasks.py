@@ -48,7 +48,11 @@ class Task:
 
 
 def reviews_task(
-  *, num_demonstrations: int, num_prompts: dict[str, int], seed: int
+  *,
+  num_demonstrations: int,
+  num_prompts: dict[str, int],
+  seed: int,
+  rollout_path: str = "",
 ) -> Task:
   """Returns the embedded world.
 
@@ -56,7 +60,18 @@ def reviews_task(
     num_demonstrations: for supervised fine-tuning.
     num_prompts: "validation" and "test": prompts of the evaluations.
     seed: of what is drawn.
+    rollout_path: "reviews" for the world's own prompts without pairs, or "".
+
+  Raises:
+    ValueError: for a file of prompts, which would be of another world.
   """
+  if rollout_path not in ("", "reviews"):
+    raise ValueError(
+      'data.rollout_path: expected "" or "reviews" where data.path is '
+      f'"reviews", got {rollout_path!r}'
+    )
+  if rollout_path:
+    num_prompts = num_prompts | {"rollout": reviews.SPLIT_SIZES["rollout"]}
   return Task(
     demonstrations=reviews.demonstrations(num_demonstrations, seed=seed),
     prompts={

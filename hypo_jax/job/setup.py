@@ -136,6 +136,7 @@ def _make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
       num_demonstrations=data.num_demonstrations,
       num_prompts=num_prompts,
       seed=config.seed,
+      rollout_path=data.rollout_path,
     )
   if not data.path:
     raise ValueError(
