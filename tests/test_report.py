@@ -82,6 +82,29 @@ def test_without_a_judge_the_words_are_pair_accuracy_and_kl():
   assert "KL 15.00 nats" in text
 
 
+@pytest.mark.parametrize(
+  ("accuracy", "words"),
+  [
+    (
+      0.58,
+      "orders 0.58 of held-out pairs rightly (95% interval 0.52 to 0.64), ",
+    ),
+    (
+      0.55,
+      "(95% interval 0.49 to 0.61): no effect, since the start's 0.5 lies",
+    ),
+    (0.42, "(95% interval 0.36 to 0.48), below the start's 0.5."),
+  ],
+)
+def test_pair_accuracy_around_the_starts_is_no_effect(accuracy, words):
+  report = without_judge()
+  report["policies"]["hypo"] |= {
+    "pair_accuracy": accuracy,
+    "pair_accuracy_stderr": 0.03,
+  }
+  assert words in reporting.headline(report)
+
+
 def test_a_single_method_needs_no_comparison():
   report = make_report()
   del report["policies"]["hypo"]

@@ -34,6 +34,8 @@ from hypo_jax.report.tables import (
 )
 
 _WIDTH = 100
+# Before training every margin is 0, and ties count half.
+_START_ACCURACY = 0.5
 
 
 def matched_row(report: Report) -> dict[str, Any] | None:
@@ -89,8 +91,10 @@ def headline(report: Report) -> str:
 def claim(report: Report) -> list[str]:
   """Returns the sentences about equal KL, or why there are none."""
   if not has_judge(report):
+    effects = [_pair_effect(report, name) for name in methods(report)]
     return [
-      "There is no judge, so this report speaks of pair accuracy and KL only."
+      "There is no judge, so this report speaks of pair accuracy and KL only.",
+      *filter(None, effects),
     ]
   if not {"hypo", "dpo"} <= set(report["policies"]):
     return []
@@ -103,6 +107,26 @@ def claim(report: Report) -> list[str]:
     gaps = [f"{_gap(r, signed=True)} at {nats(r['kl'])}" for r in others]
     sentences.append(f"At lower KL, HyPO minus DPO: {', '.join(gaps)}.")
   return sentences
+
+
+def _pair_effect(report: Report, name: str) -> str | None:
+  """Says whether a final policy's pair accuracy differs from the start's."""
+  entry = report["policies"][name]
+  value = finite(entry.get("pair_accuracy"))
+  error = finite(entry.get("pair_accuracy_stderr"))
+  if value is None or not error:
+    return None
+  low, high = value - 1.96 * error, value + 1.96 * error
+  digits = places([error])
+  text = (
+    f"{policy_name(name)}, final, orders {number(value, digits)} of held-out "
+    f"pairs rightly (95% interval {number(low, digits)} to "
+    f"{number(high, digits)})"
+  )
+  if low <= _START_ACCURACY <= high:
+    return f"{text}: no effect, since the start's 0.5 lies inside."
+  where = "above" if low > _START_ACCURACY else "below"
+  return f"{text}, {where} the start's 0.5."
 
 
 def _gap(row: dict[str, Any], *, signed: bool) -> str:
