@@ -18,7 +18,8 @@ from hypo_jax.job.training import (
   preference_checkpoints,
 )
 
-# Prompts of the training pairs that `kl_train_prompts` is measured on.
+# Most prompts of the training pairs that `kl_train_prompts` is measured on, and
+# no more than the split has.
 _NUM_TRAIN_PROMPTS = 64
 # Prompts and completions of each that samples.jsonl shows.
 _NUM_SHOWN_PROMPTS, _NUM_SHOWN = 32, 2
@@ -51,11 +52,12 @@ def make_evaluator(
     eos_token_ids=job.eos_token_ids,
     beta=job.config.preference.beta,
   )
+  prompts, pairs = job.task.prompts[split], tables[split]
+  num_seen = min(_NUM_TRAIN_PROMPTS, len(prompts))
   seen = {
-    name: tables["train"][name][:_NUM_TRAIN_PROMPTS]
+    name: tables["train"][name][:num_seen]
     for name in ("prompt_tokens", "prompt_mask")
   }
-  prompts, pairs = job.task.prompts[split], tables[split]
   rows = job.tokens.prompts(prompts)
   judged = None
   if job.task.judge is not None:
