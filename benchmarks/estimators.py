@@ -12,13 +12,12 @@ goes to docs/results/estimators.md.
 
 import statistics
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from benchmarks import trial
 
 _SEEDS = flags.DEFINE_list("seeds", "1000,1001", "Seeds, of tuning.")
 
-RESULT = trial.ROOT / "docs" / "results" / "estimators.md"
 _LATE = 5  # measurements
 _FIELDS = ("win_rate", "kl_rao_blackwell", "invalid_rate")
 ESTIMATORS = {
@@ -32,19 +31,12 @@ ESTIMATORS = {
 
 def main(argv: list[str]) -> None:
   del argv
-  logging.set_verbosity(logging.WARNING)  # Orbax tells every save.
-  histories: dict[str, list[list[dict]]] = {}
-  for seed in _SEEDS.value:
-    folder = trial.ROOT / "runs" / "estimators" / seed
-    world = trial.World(int(seed), folder, samples_per_prompt=2)
-    for name, (estimator, baseline) in ESTIMATORS.items():
-      history = world.trial(name, {"estimator": estimator}, baseline=baseline)
-      histories.setdefault(name, []).append(history)
-  text = summary(histories)
-  if len(_SEEDS.value) > 1:
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(text)
-  print(text)
+  trials = {
+    name: {"overrides": {"estimator": estimator}, "baseline": baseline}
+    for name, (estimator, baseline) in ESTIMATORS.items()
+  }
+  histories = trial.run("estimators", _SEEDS.value, 2, trials)
+  trial.publish("estimators", _SEEDS.value, summary(histories))
 
 
 def summary(histories: dict[str, list[list[dict]]]) -> str:

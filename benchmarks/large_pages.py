@@ -1,6 +1,6 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What large pages save: the default's training steps with and without them.
+"""What large pages save: the default's updates with and without them.
 
     python -m benchmarks.large_pages
 
@@ -10,9 +10,11 @@ so each case runs in processes of its own, in turn: A B A B.
 """
 
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -20,13 +22,12 @@ import numpy as np
 from absl import app, flags
 
 from configs import hypo
-from hypo_jax import keys, models, sharding, train
-from hypo_jax.batch import PreferenceBatch
-from hypo_jax.data import reviews
+from hypo_jax import loop, train
+from hypo_jax.job import setup, training
 
 _METHOD = flags.DEFINE_string("method", None, "Time one method, in here.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes a case.")
-_STEPS = 20
+_WARMUP, _STEPS = 3, 20
 
 
 def main(argv: list[str]) -> None:
@@ -41,8 +42,8 @@ def main(argv: list[str]) -> None:
         found.append(_timed_apart(method, tunables))
     plain, large = (statistics.median(f) for f in figures.values())
     print(
-      f"{method}: {1e3 * plain:.0f} ms a step, {1e3 * large:.0f} ms with large "
-      f"pages, ratio {large / plain:.2f}"
+      f"{method}: {1e3 * plain:.0f} ms an update, {1e3 * large:.0f} ms with "
+      f"large pages, ratio {large / plain:.2f}"
     )
 
 
@@ -59,76 +60,39 @@ def _timed_apart(method: str, tunables: str) -> float:
 
 
 def seconds(method: str) -> list[float]:
-  """Times steps of the default's shape on random pairs."""
-  config = hypo.get_config()
-  tokenizer = reviews.WordTokenizer()
-  size, prompt = config.preference.batch_size, config.data.prompt_length
-  length, heads = config.data.completion_length, config.model.num_heads
-  model = models.Model(
-    models.TransformerConfig(
-      vocab_size=tokenizer.vocab_size,
-      num_layers=config.model.num_layers,
-      width=config.model.width,
-      num_heads=heads,
-      num_kv_heads=config.model.num_kv_heads,
-      head_dim=config.model.width // heads,
-      mlp_width=config.model.mlp_width,
-      max_positions=prompt + 2 * length,
-    )
+  """Times a method's updates, rollouts included, on random pairs."""
+  with tempfile.TemporaryDirectory() as folder:
+    job = setup.set_up(hypo.get_config(), pathlib.Path(folder))
+  settings = job.methods[method]
+  optimizer = training.make_optimizer(settings)
+  update = training.make_update(
+    job,
+    settings,
+    training.make_train_step(job, settings, optimizer),
+    job.params,
+    _random_pairs(job),
   )
-  mesh, rng = sharding.make_mesh(), np.random.default_rng(0)
-  words = {
-    f"{name}_tokens": rng.integers(2, tokenizer.vocab_size, (size, n))
-    for name, n in (
-      ("prompt", prompt),
-      ("chosen", length),
-      ("rejected", length),
-    )
-  }
-  batch = PreferenceBatch(
-    **{name: tokens.astype(np.int32) for name, tokens in words.items()},
-    prompt_mask=np.ones((size, prompt), bool),
-    chosen_mask=np.ones((size, length), bool),
-    rejected_mask=np.ones((size, length), bool),
-    pair_mask=np.ones(size, bool),
-    row=np.arange(size, dtype=np.int32),
-    ref_chosen_log_probs=np.zeros(size, np.float32),
-    ref_rejected_log_probs=np.zeros(size, np.float32),
-  )
-  reference = model.init(jax.random.key(0))
-  rollouts = None
-  if method == "hypo":
-    rollouts = train.make_rollout_step(
-      model,
-      samples_per_prompt=1,
-      max_new_tokens=length,
-      eos_token_id=tokenizer.eos_token_id,
-      pad_token_id=tokenizer.pad_token_id,
-      mesh=mesh,
-    )(
-      reference,
-      batch.prompt_tokens,
-      batch.prompt_mask,
-      keys.row_keys(jax.random.key(1), batch.row),
-    )
-  optimizer = train.make_optimizer(learning_rate=1e-4, num_steps=_STEPS)
-  step = train.make_train_step(
-    model,
-    optimizer,
-    method=method,
-    beta=0.1,
-    kl_coef=0.015 if method == "hypo" else 0.0,
-    estimator="rao_blackwell",
-  )
-  state = train.init_state(reference, optimizer, mesh)
-  frozen = reference if method == "hypo" else None
+  state = train.init_state(job.params, optimizer, job.mesh)
   found = []
-  for i in range(_STEPS + 3):
+  for step in range(_WARMUP + _STEPS):
     start = time.perf_counter()
-    state, _ = jax.block_until_ready(step(state, frozen, batch, rollouts))
-    if i >= 3:
-      found.append(time.perf_counter() - start)
-  return found
+    state, _ = jax.block_until_ready(update(state, step, loop.StepTimer()))
+    found.append(time.perf_counter() - start)
+  return found[_WARMUP:]
+
+
+def _random_pairs(job: setup.Job) -> dict[str, np.ndarray]:
+  """Pairs of full length, as `PreferenceBatch` names their arrays."""
+  rng, rows = np.random.default_rng(0), job.config.data.num_pairs
+  words = job.tokens.tokenizer.vocab_size
+  lengths = dict.fromkeys(("chosen", "rejected"), job.tokens.completion_length)
+  pairs = {"pair_mask": np.ones(rows, bool)}
+  for name, length in ({"prompt": job.tokens.prompt_length} | lengths).items():
+    tokens = rng.integers(2, words, (rows, length), np.int32)
+    pairs |= {f"{name}_tokens": tokens, f"{name}_mask": tokens > 0}
+  for name in lengths:
+    pairs[f"ref_{name}_log_probs"] = np.zeros(rows, np.float32)
+  return pairs
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ def figures(report: dict) -> dict[str, float | None]:
     "DPO final KL": dpo["kl_rao_blackwell"],
     "DPO KL / HyPO KL": dpo["kl_rao_blackwell"] / hypo["kl_rao_blackwell"],
     "HyPO invalid": hypo["invalid_rate"],
+    "DPO best invalid": best["invalid_rate"],
     "DPO final invalid": dpo["invalid_rate"],
   }
 

@@ -9,7 +9,10 @@ history as a file, so that a stopped benchmark goes on where it was.
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
+
+from absl import logging
 
 from configs import hypo
 from hypo_jax import loop, train
@@ -17,8 +20,8 @@ from hypo_jax.checkpoint import write_json
 from hypo_jax.job import pairs, results, setup, training
 
 ROOT = pathlib.Path(__file__).parents[1]
-# A trial ends early when it has fallen this far below its best win rate: what
-# is chosen by is its best, and it does not come back.
+# A trial ends early when it has fallen this far below its best win rate. In ten
+# whole runs of DPO none came back within 0.19 of its best after such a fall.
 _FALLEN = 0.15
 
 
@@ -85,6 +88,40 @@ class World:
     write_json(path, history)
     print(f"{name}: {describe(history)}", flush=True)
     return history
+
+
+def run(
+  name: str,
+  seeds: Sequence[str],
+  samples_per_prompt: int,
+  trials: dict[str, dict[str, Any]],
+) -> dict[str, list[list[dict[str, Any]]]]:
+  """Runs trials on every seed; returns their histories, one a seed, by name.
+
+  Args:
+    name: of the benchmark; its files lie in runs/<name>/<seed>.
+    seeds: numbers, as flags give them.
+    samples_per_prompt: rollouts a prompt.
+    trials: by name, the arguments of `World.trial`.
+  """
+  logging.set_verbosity(logging.WARNING)  # Orbax tells every save.
+  histories: dict[str, list[list[dict[str, Any]]]] = {t: [] for t in trials}
+  for seed in seeds:
+    world = World(int(seed), ROOT / "runs" / name / seed, samples_per_prompt)
+    for trial, arguments in trials.items():
+      histories[trial].append(
+        world.trial(trial.replace(", ", "_"), **arguments)
+      )
+  return histories
+
+
+def publish(name: str, seeds: Sequence[str], text: str) -> None:
+  """Prints a page; with several seeds it goes to docs/results/<name>.md too."""
+  if len(seeds) > 1:
+    path = ROOT / "docs" / "results" / f"{name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+  print(text)
 
 
 def best(history: list[dict[str, Any]]) -> dict[str, Any]:

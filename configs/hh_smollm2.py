@@ -8,7 +8,7 @@
 FILE holds {"prompt", "chosen", "rejected"} with "\\n\\nHuman: ... Assistant:"
 prompts, as Anthropic's hh-rlhf. A smoke run of a real model on real pairs: so
 few steps show that everything works, not which method is better
-(docs/results/hh_smollm2.md). Two CPU cores: about 40 minutes, 9 GiB. Every
+(docs/results/hh_smollm2.md). Two CPU cores, shared: an hour, 9 GiB. Every
 value is our choice.
 """
 

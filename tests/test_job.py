@@ -8,6 +8,7 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -128,19 +129,44 @@ def test_another_config_is_refused_with_the_difference(
   assert '+ "seed": 5' in output and "--anew" in output
 
 
+# The stages in order, and what is on disk when each has begun.
+BEGUN = {
+  "building data": lambda w: (w / "config.json").exists(),
+  "fine-tuning": lambda w: has_row(w, "sft", 1),
+  "sampling pairs": lambda w: (w / "checkpoints/sft/80").exists(),
+  "labelling": lambda w: (w / "data/train.jsonl").exists(),
+  "scoring the reference": lambda w: (w / "data/test.jsonl").exists(),
+  "DPO": lambda w: (w / "checkpoints/dpo/0").exists(),
+  "HyPO": lambda w: (w / "checkpoints/hypo/0").exists(),
+  "evaluating HyPO": lambda w: has_row(w, "hypo", 10),
+  "measuring on the test": lambda w: (w / "evaluations/dpo.json").exists(),
+  "writing the report": lambda w: (w / "plots").exists(),
+}
+
+
+def has_row(workdir, stage, step):
+  path = workdir / "metrics.jsonl"
+  begin = f'{{"stage": "{stage}", "step": {step},'
+  return path.exists() and begin in path.read_text()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [[6, 10, 14], [8, 12, 17]])
-def test_demand_15_a_killed_job_ends_as_an_undisturbed_one(
-  undisturbed, environment, tmp_path, seconds
+@pytest.mark.parametrize("seed", [0, 1])
+def test_demand_15_a_job_killed_in_every_stage_ends_as_an_undisturbed_one(
+  undisturbed, environment, tmp_path, seed
 ):
-  workdir = tmp_path / "killed"
-  for wait in seconds:
+  workdir, rng = tmp_path / "killed", random.Random(seed)
+  for stage, begun in BEGUN.items():
+    assert not begun(workdir), f"{stage} had begun before its kill"
     process = start(workdir, environment)
-    try:
-      process.wait(timeout=wait)
-    except subprocess.TimeoutExpired:
-      process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 300
+    while not begun(workdir):
+      assert process.poll() is None and time.monotonic() < deadline, stage
+      time.sleep(0.005)
+    time.sleep(rng.uniform(0.0, 0.1))
+    process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"{stage} was too short"
   code, output = finish(workdir, environment)
   assert code == 0, output
   assert results(workdir) == results(undisturbed[0])
