@@ -34,12 +34,12 @@ GRID = {
 }
 _HISTORY = (
   "One rule for all, by the best win rate, stood before the trials. HyPO's was "
-  "changed after its trials here were seen, and before it ran on any other seed; by "
-  "the old rule its setting would be learning rate 3e-3, kl_coef 0.015. The "
-  "chosen kl_coef lies at the edge of its three values and was left there. "
-  "Before the grid, HyPO alone was tried on seed 1000 with linear decay, 500 "
-  "steps, two rollouts and a longer fine-tuning; the last was kept, for all "
-  "methods alike."
+  "changed after its trials here were seen, and before it ran on any other "
+  "seed; by the old rule its setting would be learning rate 3e-3, kl_coef "
+  "0.015. The chosen kl_coef lies at the edge of its three values and was left "
+  "there. Before the grid, HyPO alone was tried on seed 1000 with linear "
+  "decay, 500 steps, two rollouts and a longer fine-tuning; the last was kept, "
+  "for all methods alike."
 )
 
 
