@@ -216,3 +216,9 @@ def test_wrong_limits_and_prompts_without_tokens_are_named():
     tokenize_pair(pair(), tokenizer)
   with pytest.raises(ValueError, match="tokenized: .*got none"):
     tokenize.stack_rows([])
+
+
+def test_counts_say_what_is_not_zero():
+  assert str(tokenize.TokenCounts(rows=5)) == "5 rows"
+  counts = tokenize.TokenCounts(rows=5, truncated_prompts=2, empty_rows=1)
+  assert str(counts) == "5 rows, 2 truncated prompts, 1 empty rows"

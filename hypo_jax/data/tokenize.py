@@ -54,6 +54,15 @@ class TokenCounts:
     mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
     return TokenCounts(*(a + b for a, b in zip(mine, theirs, strict=True)))
 
+  def __str__(self) -> str:
+    """Rows, and whatever else is not zero: for people."""
+    counts = dataclasses.asdict(self)
+    return ", ".join(
+      f"{count} {name.replace('_', ' ')}"
+      for name, count in counts.items()
+      if count or name == "rows"
+    )
+
 
 def tokenize_pair(
   record: Record, tokenizer, *, prompt_length: int, completion_length: int
