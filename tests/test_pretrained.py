@@ -220,9 +220,9 @@ def test_params_land_in_the_shardings_asked_for(tmp_path):
 def test_rotary_base_is_read_from_old_and_new_keys(tmp_path):
   rope = {"rope_type": "default", "rope_theta": 123.0}
   write_folder(tmp_path / "a", drop=["rope_theta"], rope_parameters=rope)
-  assert models.load(tmp_path / "a").config.rope_theta == 123.0
+  assert models.load(tmp_path / "a").config.rope.theta == 123.0
   write_folder(tmp_path / "a", drop=["rope_theta"])
-  assert models.load(tmp_path / "a").config.rope_theta == 10_000.0
+  assert models.load(tmp_path / "a").config.rope.theta == 10_000.0
   write_folder(tmp_path / "a", rope_theta=5.0, rope_parameters=rope)
   with pytest.raises(ValueError, match="rope_theta: .* 5.0 and 123.0"):
     models.load(tmp_path / "a")
@@ -243,12 +243,13 @@ def test_saved_config_holds_the_keys_of_transformers_4_and_5(tmp_path):
 @pytest.mark.parametrize(
   "changes, error",
   [
-    ({"architectures": ["MistralForCausalLM"]}, "architectures: .*Mistral"),
-    ({"attention_bias": True}, "attention_bias: expected False, got True"),
-    ({"mlp_bias": True}, "mlp_bias"),
-    ({"hidden_act": "gelu"}, "hidden_act: expected 'silu', got 'gelu'"),
-    ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling.rope_type"),
-    ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling.type"),
+    ({"architectures": ["MambaForCausalLM"]}, "architectures: .*Mamba"),
+    ({"model_type": "mistral"}, "model_type: expected 'llama', got 'mistral'"),
+    ({"attention_bias": 1}, "attention_bias: expected true or false, got 1"),
+    ({"logit_scale": 0.5}, "logit_scale: expected a setting known .* 0.5"),
+    ({"hidden_act": "relu"}, "hidden_act: expected 'silu', got 'relu'"),
+    ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling.factor: .*miss"),
+    ({"rope_scaling": {"type": "dynamic", "factor": 2}}, "rope_scaling.rope_t"),
     ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.rope_type"),
     ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary"),
     ({"rope_parameters": {"full_attention": {}}}, "full_attention"),
@@ -325,12 +326,31 @@ def test_truncated_and_missing_files_are_named(tmp_path):
 
 def test_other_paths_and_dtypes_are_refused(tmp_path):
   with pytest.raises(FileNotFoundError, match="expected a folder .*no such"):
-    models.load("some-org/some-model")
+    models.load(tmp_path / "nowhere")
   (tmp_path / "x.bin").touch()
   with pytest.raises(FileNotFoundError, match="another file"):
     models.load(tmp_path / "x.bin")
   with pytest.raises(ValueError, match="dtype: expected one of .*'int8'"):
     models.load(tmp_path, dtype="int8")
+
+
+def test_hub_name_is_found_in_the_cache_where_there_is_no_network(
+  tmp_path, monkeypatch
+):
+  from huggingface_hub import constants
+
+  monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+  monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+  with pytest.raises(FileNotFoundError, match="on the hub or in its cache, g"):
+    models.load("some-org/some-model")
+  cached = tmp_path / "models--some-org--some-model"
+  snapshot = cached / "snapshots" / ("0" * 40)
+  snapshot.mkdir(parents=True)
+  (cached / "refs").mkdir()
+  (cached / "refs" / "main").write_text("0" * 40)
+  write_folder(snapshot)
+  policy = models.load("some-org/some-model")
+  assert_same_params(policy.params, models.load(snapshot).params)
 
 
 def test_missing_package_is_an_error_with_the_command(monkeypatch):
@@ -343,7 +363,10 @@ def test_missing_package_is_an_error_with_the_command(monkeypatch):
 
 def test_what_llama_has_not_got_is_not_saved(tmp_path):
   policy = models.load(write_folder(tmp_path / "a"))
-  for change in ({"final_softcap": 3.0}, {"rope_theta": (1.0, 2.0)}):
+  for change in (
+    {"final_softcap": 3.0},
+    {"rope": (models.Rope(1.0), models.Rope(2.0))},
+  ):
     config = dataclasses.replace(policy.config, **change)
     with pytest.raises(ValueError, match=next(iter(change))):
       models.save(dataclasses.replace(policy, config=config), tmp_path / "b")
@@ -463,9 +486,13 @@ def test_gguf_beyond_a_plain_llama_is_refused_by_name(tmp_path, changes, error):
 
 def test_gguf_weights_that_do_not_fit_are_named(tmp_path):
   tensors = gguf_tensors(random_weights())
-  extra = {"rope_freqs.weight": np.ones(3, np.float32)}
+  extra = {"blk.0.ffn_gate_inp.weight": np.ones((2, D), np.float32)}
   path = write_gguf(tmp_path / "a.gguf", tensors=tensors | extra)
-  with pytest.raises(ValueError, match="rope_freqs.weight: a weight that"):
+  with pytest.raises(ValueError, match="ffn_gate_inp.weight: a weight that"):
+    models.load(path)
+  extra = {"rope_freqs.weight": np.array([1, 5, 8], np.float32)}
+  path = write_gguf(tmp_path / "a.gguf", tensors=tensors | extra)
+  with pytest.raises(ValueError, match="rope_freqs.weight: .* of Llama 3"):
     models.load(path)
 
 

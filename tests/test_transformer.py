@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypo_jax.batch import Rows
+from hypo_jax.models.config import Rope, TransformerConfig
 from hypo_jax.models.policy import Model, Policy
-from hypo_jax.models.transformer import TransformerConfig
 
 CONFIG = TransformerConfig(
   vocab_size=23,
@@ -29,7 +29,7 @@ CONFIG = TransformerConfig(
 VARIED = dataclasses.replace(
   CONFIG,
   windows=(None, 3, 5),
-  rope_theta=(10_000.0, 100.0, 10_000.0),
+  rope=(Rope(), Rope(theta=100.0), Rope(factor=3.0)),
   attention_softcap=4.0,
   final_softcap=6.0,
   tied_embeddings=False,

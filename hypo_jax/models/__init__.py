@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transformer, and pretrained weights in and out."""
 
+from hypo_jax.models.config import Rope, TransformerConfig
 from hypo_jax.models.policy import Model, Policy
 from hypo_jax.models.pretrained import load, save
-from hypo_jax.models.transformer import TransformerConfig
 
-__all__ = ["Model", "Policy", "TransformerConfig", "load", "save"]
+__all__ = ["Model", "Policy", "Rope", "TransformerConfig", "load", "save"]

