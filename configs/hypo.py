@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
   config.model.num_kv_heads = 2
   config.model.mlp_width = 128
   config.model.compute_dtype = "float32"
-  config.model.param_dtype = "float32"
+  config.model.param_dtype = "float32"  # or bfloat16; int8 under adapters
   config.model.remat = False
 
   config.data = ConfigDict()
@@ -75,6 +75,11 @@ def get_config() -> ConfigDict:
   config.rollout.samples_per_prompt = 1
   config.rollout.max_new_tokens = 28  # as completion_length
   config.rollout.every_steps = 1  # updates that share one draw of rollouts
+
+  config.lora = ConfigDict()
+  config.lora.rank = 0  # of adapters over frozen weights; 0: train all weights
+  config.lora.alpha = 32.0  # adapters' products are scaled by alpha / rank
+  config.lora.targets = ".*"  # pattern: query|key|value|output|gate|up|down
 
   config.mesh = ConfigDict()
   config.mesh.data = -1  # the devices that are left

@@ -32,22 +32,30 @@ _WIDE = ("fsdp", "tensor")
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 # Stacked weights have a leading layer axis, which is never cut: it is scanned.
+# Weights in int8 hold two arrays under their name; of the scales, axes of one
+# element stay whole.
+_INT8 = r"(/qvalue|/scale)?$"
 TRAIN_RULES: Rules = (
   (r"(^|/)embedding$", PartitionSpec("tensor", "fsdp")),
+  # Adapters are thin: A [L, inputs, R] is cut over fsdp, B [L, R, ...] is not.
+  (r"(^|/)a$", PartitionSpec(None, "fsdp")),
   (r"(^|/)head$", PartitionSpec("fsdp", "tensor")),
-  (r"(^|/)(query|key|value)$", PartitionSpec(None, "fsdp", "tensor", None)),
-  (r"(^|/)output$", PartitionSpec(None, "tensor", None, "fsdp")),
-  (r"(^|/)(gate|up)$", PartitionSpec(None, "fsdp", "tensor")),
-  (r"(^|/)down$", PartitionSpec(None, "tensor", "fsdp")),
+  (
+    rf"(^|/)(query|key|value){_INT8}",
+    PartitionSpec(None, "fsdp", "tensor", None),
+  ),
+  (rf"(^|/)output{_INT8}", PartitionSpec(None, "tensor", None, "fsdp")),
+  (rf"(^|/)(gate|up){_INT8}", PartitionSpec(None, "fsdp", "tensor")),
+  (rf"(^|/)down{_INT8}", PartitionSpec(None, "tensor", "fsdp")),
   (r".*", PartitionSpec()),
 )
 ROLLOUT_RULES: Rules = (
   (r"(^|/)embedding$", PartitionSpec(_WIDE, None)),
   (r"(^|/)head$", PartitionSpec(None, _WIDE)),
-  (r"(^|/)(query|key|value)$", PartitionSpec(None, None, _WIDE, None)),
-  (r"(^|/)output$", PartitionSpec(None, _WIDE, None, None)),
-  (r"(^|/)(gate|up)$", PartitionSpec(None, None, _WIDE)),
-  (r"(^|/)down$", PartitionSpec(None, _WIDE, None)),
+  (rf"(^|/)(query|key|value){_INT8}", PartitionSpec(None, None, _WIDE, None)),
+  (rf"(^|/)output{_INT8}", PartitionSpec(None, _WIDE, None, None)),
+  (rf"(^|/)(gate|up){_INT8}", PartitionSpec(None, None, _WIDE)),
+  (rf"(^|/)down{_INT8}", PartitionSpec(None, _WIDE, None)),
   (r".*", PartitionSpec()),
 )
 

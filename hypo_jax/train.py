@@ -14,6 +14,10 @@ without kl_coef no rollout is drawn. Micro-batches add up to exactly the large
 batch: every sum is divided by the count of the whole batch, never by a
 micro-batch's own.
 
+With full weights, `trainable` is the policy and `frozen` the reference. With
+adapters, `trainable` is the adapter alone and `frozen` the base, which is the
+reference: one set of weights serves both (`policy_params`).
+
 `model` is anything with `row_hidden(params, rows)`, `output_embedding(params)`,
 `apply`, `init_cache` and `config.final_softcap`: see `models.Model`.
 """
@@ -30,6 +34,7 @@ from jax.sharding import Mesh
 
 from hypo_jax import objective, sampling, sharding
 from hypo_jax.batch import PreferenceBatch, Rollouts, Rows, rollout_rows
+from hypo_jax.models import lora
 
 Params = Any
 Metrics = dict[str, jax.Array]
@@ -108,6 +113,17 @@ def init_state(
   return jax.jit(make, out_shardings=shardings)(params)
 
 
+def policy_params(trainable: Params, frozen: Params, adapters: bool) -> Params:
+  """Returns the policy's parameters; no array is copied.
+
+  Args:
+    trainable: the policy's own, or an adapter.
+    frozen: the reference policy's.
+    adapters: whether trainable is an adapter over frozen.
+  """
+  return lora.attach(frozen, trainable) if adapters else trainable
+
+
 def make_rollout_step(
   model,
   *,
@@ -156,19 +172,24 @@ def make_sft_step(
   optimizer: optax.GradientTransformation,
   *,
   micro_batch_size: int | None = None,
-) -> Callable[[TrainState, Rows], tuple[TrainState, Metrics]]:
-  """Returns sft_step(state, rows): mean over tokens of -log policy.
+  adapters: bool = False,
+) -> Callable[[TrainState, Params, Rows], tuple[TrainState, Metrics]]:
+  """Returns sft_step(state, frozen, rows): mean over tokens of -log policy.
+
+  `state` is donated; `frozen` is the base under an adapter, else None.
 
   Args:
     model: see the module docstring.
     optimizer: any optax transformation.
     micro_batch_size: rows per forward and backward; None for all at once.
+    adapters: `state.trainable` is an adapter over `frozen`.
   """
 
-  def sft_step(state: TrainState, rows: Rows):
+  def sft_step(state: TrainState, frozen: Params, rows: Rows):
     num_tokens = jnp.maximum(jnp.sum(rows.slot_mask), 1)
 
-    def loss_fn(params, rows: Rows):
+    def loss_fn(trainable, rows: Rows):
+      params = policy_params(trainable, frozen, adapters)
       scored = objective.score_rows(model, params, rows)
       loss = -jnp.sum(jnp.where(rows.slot_mask, scored, 0.0)) / num_tokens
       return loss, {"loss": loss}
@@ -194,13 +215,15 @@ def make_train_step(
   samples_per_prompt: int = 1,
   micro_batch_size: int | None = None,
   shared_prompts: bool = True,
+  adapters: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Returns train_step(state, frozen, batch, rollouts) -> (state, metrics).
 
   `state` is donated. `frozen` holds the reference policy's parameters, read
-  only to score rollouts; `batch` is a PreferenceBatch; `rollouts` is what
-  `make_rollout_step` gave for the parameters before the update. Both frozen and
-  rollouts are None where kl_coef is 0.
+  only to score rollouts, and by an adapter; `batch` is a PreferenceBatch;
+  `rollouts` is what `make_rollout_step` gave for the parameters before the
+  update. Where kl_coef is 0, rollouts are None, and frozen is too unless an
+  adapter needs it.
 
   Args:
     model: see the module docstring.
@@ -215,6 +238,7 @@ def make_train_step(
     micro_batch_size: rows per forward and backward; None for all at once.
     shared_prompts: whether rollouts answer the pairs' own prompts, so that
       both share one row.
+    adapters: `state.trainable` is an adapter over `frozen`.
 
   Raises:
     ValueError: for an unknown method or estimator, or hypo without kl_coef.
@@ -234,7 +258,9 @@ def make_train_step(
   def train_step(state: TrainState, frozen, batch: PreferenceBatch, rollouts):
     counts = objective.count(batch, rollouts)
     gradient, metrics = _accumulate(
-      lambda params, micro: loss_fn(params, frozen, *micro, counts),
+      lambda trainable, micro: loss_fn(
+        policy_params(trainable, frozen, adapters), frozen, *micro, counts
+      ),
       state.trainable,
       (batch, rollouts),
       micro_batch_size,

@@ -330,8 +330,8 @@ def test_other_paths_and_dtypes_are_refused(tmp_path):
   (tmp_path / "x.bin").touch()
   with pytest.raises(FileNotFoundError, match="another file"):
     models.load(tmp_path / "x.bin")
-  with pytest.raises(ValueError, match="dtype: expected one of .*'int8'"):
-    models.load(tmp_path, dtype="int8")
+  with pytest.raises(ValueError, match="dtype: expected one of .*'int4'"):
+    models.load(tmp_path, dtype="int4")
 
 
 def test_hub_name_is_found_in_the_cache_where_there_is_no_network(

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from hypo_jax import evaluate, models
+from hypo_jax import evaluate, models, train
 from hypo_jax.checkpoint import best_step
 from hypo_jax.job.pairs import get_pairs, score_reference
 from hypo_jax.job.results import make_evaluator
@@ -56,7 +56,7 @@ def load_policy(
   checkpoints.close()
   policy = models.Policy(
     job.model.apply,
-    state.trainable,
+    train.policy_params(state.trainable, reference, job.adapters),
     job.model.config,
     job.tokens.tokenizer,
     job.model,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hypo_jax import evaluate, report, statistics
+from hypo_jax import evaluate, report, statistics, train
 from hypo_jax.checkpoint import best_step, write_json
 from hypo_jax.data import tasks
 from hypo_jax.job.setup import Job
@@ -132,7 +132,8 @@ def measure_all(
 
       def params(step=step, method=method, checkpoints=checkpoints):
         target = abstract_state(job, job.methods[method], reference)
-        return checkpoints.restore(target, step)[0].trainable
+        state, _ = checkpoints.restore(target, step)
+        return train.policy_params(state.trainable, reference, job.adapters)
 
       same = [n for n, s in steps.items() if s == step and n in results]
       if same:

@@ -9,6 +9,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -45,6 +46,16 @@ class Job:
   def eos_token_ids(self) -> tuple[int, ...]:
     ids = self.tokens.tokenizer.eos_token_id
     return ids if isinstance(ids, tuple) else (ids,)
+
+  @property
+  def adapters(self) -> bool:
+    """Whether an adapter is trained, over frozen weights."""
+    return self.config.lora.rank > 0
+
+  @property
+  def sft_adapters(self) -> bool:
+    """Whether fine-tuning trains one too: not over random weights."""
+    return self.adapters and bool(self.config.model.path)
 
   @property
   def methods(self) -> dict[str, dict[str, Any]]:
@@ -159,17 +170,28 @@ def _make_model(config, mesh: Mesh):
   """Returns the model, its start parameters (sharded) and the tokenizer."""
   settings, data = config.model, config.data
   longest = data.prompt_length + 2 * data.completion_length
+  adapter = config.lora
   how = {"compute_dtype": settings.compute_dtype, "remat": settings.remat}
+  if adapter.rank:
+    how["adapter_scale"] = adapter.alpha / adapter.rank
   if settings.path:
-    policy = models.load(settings.path, dtype=settings.param_dtype)
+    if settings.param_dtype == "int8" and not adapter.rank:
+      raise ValueError(
+        "model.param_dtype: expected a floating-point dtype where all weights "
+        "are trained, got 'int8'; set lora.rank for an adapter over int8"
+      )
+    policy = models.load(
+      settings.path,
+      dtype=settings.param_dtype,
+      shardings=partial(sharding.tree_shardings, mesh),
+    )
     model = models.Model(dataclasses.replace(policy.config, **how))
     if longest > policy.config.max_positions:
       raise ValueError(
         f"data.prompt_length + 2 data.completion_length: expected at most "
         f"{policy.config.max_positions} positions, got {longest}"
       )
-    laid = sharding.tree_shardings(mesh, policy.params)
-    return model, jax.device_put(policy.params, laid), policy.tokenizer
+    return model, policy.params, policy.tokenizer
   tokenizer = reviews.WordTokenizer()
   model = models.Model(
     models.TransformerConfig(

@@ -15,6 +15,7 @@ from hypo_jax.checkpoint import Checkpoints, fingerprint
 from hypo_jax.data import pipeline
 from hypo_jax.job.setup import Job
 from hypo_jax.logs import StageLog
+from hypo_jax.models import lora
 
 
 def _batches(job: Job, rows, *, batch_size: int, stage: str):
@@ -72,8 +73,30 @@ def restore_reference(job: Job) -> Any:
       f"workdir: expected a finished fine-tuning in {checkpoints.directory}; "
       "run --mode=train first"
     )
-  target = _abstract(job, _sft_optimizer(job), job.params)
-  return checkpoints.restore(target, job.config.sft.num_steps)[0].trainable
+  target = _abstract(job, _sft_optimizer(job), job.params, "sft")
+  state, _ = checkpoints.restore(target, job.config.sft.num_steps)
+  return _fine_tuned(job, state.trainable)
+
+
+def _start(job: Job, params: Any, stage: str) -> Any:
+  """Returns what a stage trains: the parameters, or a new adapter on them."""
+  config = job.config.lora
+  if not (job.sft_adapters if stage == "sft" else job.adapters):
+    return params
+  return lora.init(
+    params, job.key("lora", stage), rank=config.rank, targets=config.targets
+  )
+
+
+def _fine_tuned(job: Job, trainable: Any) -> Any:
+  """Returns the reference policy's parameters, an adapter merged in."""
+  params = train.policy_params(trainable, job.params, job.sft_adapters)
+  merge = partial(lora.merged, scale=job.model.config.adapter_scale)
+  return jax.jit(merge)(params) if job.sft_adapters else params
+
+
+def _megabytes(tree: Any) -> str:
+  return f"{sum(x.nbytes for x in jax.tree.leaves(tree)) / 1e6:,.1f} MB"
 
 
 def fine_tune(job: Job) -> Any:
@@ -81,12 +104,21 @@ def fine_tune(job: Job) -> Any:
   config = job.config.sft
   if not config.num_steps:
     return job.params
+  if job.sft_adapters and job.config.model.param_dtype == "int8":
+    raise ValueError(
+      "sft.num_steps: expected 0 over an int8 base, which no trained adapter "
+      f"can be merged into, got {config.num_steps}; fine-tune in another "
+      "model.param_dtype, export, and begin from that folder"
+    )
   optimizer = _sft_optimizer(job)
   rows, counts = job.tokens.demonstrations(job.task.demonstrations)
   job.say(f"demonstrations: {counts}")
   batch_at = _batches(job, rows, batch_size=config.batch_size, stage="sft")
   micro = min(config.batch_size, job.config.preference.micro_batch_size)
-  sft_step = train.make_sft_step(job.model, optimizer, micro_batch_size=micro)
+  sft_step = train.make_sft_step(
+    job.model, optimizer, micro_batch_size=micro, adapters=job.sft_adapters
+  )
+  frozen = job.params if job.sft_adapters else None
 
   def update(state, step, timer):
     batch = batch_at(step)
@@ -97,13 +129,13 @@ def fine_tune(job: Job) -> Any:
       batch["chosen_mask"][:, None],
     )
     rows = sharding.global_rows(job.mesh, rows)
-    return timer("train", lambda: sft_step(state, rows))
+    return timer("train", lambda: sft_step(state, frozen, rows))
 
   length = job.tokens.prompt_length + job.tokens.completion_length
   checkpoints = _sft_checkpoints(job)
   state, _ = loop.run_stage(
     "sft",
-    train.init_state(job.params, optimizer, job.mesh),
+    train.init_state(_start(job, job.params, "sft"), optimizer, job.mesh),
     update,
     num_steps=config.num_steps,
     checkpoints=checkpoints,
@@ -112,7 +144,7 @@ def fine_tune(job: Job) -> Any:
     checkpoint_every=job.config.checkpoint.every_steps,
   )
   checkpoints.close()
-  return state.trainable
+  return _fine_tuned(job, state.trainable)
 
 
 def preference_checkpoints(job: Job, name: str, reference: Any) -> Checkpoints:
@@ -159,14 +191,20 @@ def train_method(
   key = job.key("evaluate", "validation")
 
   def measure(state: train.TrainState) -> dict[str, Any]:
-    entry, _, _ = evaluator.measure(state.trainable, split, key)
+    params = train.policy_params(state.trainable, reference, job.adapters)
+    entry, _, _ = evaluator.measure(params, split, key)
     tokens = int(state.step) * tokens_per_step
     return {"tokens": tokens, "pair_fit": -entry["pair_loss"]} | entry
 
+  start = train.init_state(_start(job, reference, name), optimizer, job.mesh)
+  job.say(
+    f"{name}: state {_megabytes(start)} (trained {_megabytes(start.trainable)})"
+    f", frozen {_megabytes(reference)}"
+  )
   checkpoints = preference_checkpoints(job, name, reference)
   _, history = loop.run_stage(
     name,
-    train.init_state(reference, optimizer, job.mesh),
+    start,
     update,
     num_steps=settings["num_steps"],
     checkpoints=checkpoints,
@@ -189,11 +227,12 @@ def make_optimizer(settings: dict[str, Any]):
 
 def abstract_state(job: Job, settings: dict[str, Any], reference: Any):
   """Returns shapes and shardings of a method's TrainState."""
-  return _abstract(job, make_optimizer(settings), reference)
+  return _abstract(job, make_optimizer(settings), reference, "preference")
 
 
-def _abstract(job: Job, optimizer, params):
-  state = jax.eval_shape(partial(train.new_state, optimizer), params)
+def _abstract(job: Job, optimizer, params, stage: str):
+  start = jax.eval_shape(lambda: _start(job, params, stage))
+  state = jax.eval_shape(partial(train.new_state, optimizer), start)
   laid = sharding.tree_shardings(job.mesh, state)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, laid
@@ -224,6 +263,7 @@ def make_train_step(
     **{name: settings[name] for name in names},
     samples_per_prompt=baseline_over or job.config.rollout.samples_per_prompt,
     shared_prompts=not job.config.data.rollout_path,
+    adapters=job.adapters,
   )
 
 
@@ -272,9 +312,10 @@ def make_update(
     nonlocal drawn
     batch = sharding.global_rows(job.mesh, PreferenceBatch(**batch_at(step)))
     if settings["kl_coef"] and step % config.every_steps == 0:
-      drawn = timer("rollout", lambda: draw_ahead(state.trainable, step))
+      params = train.policy_params(state.trainable, reference, job.adapters)
+      drawn = timer("rollout", lambda: draw_ahead(params, step))
     rollouts = drawn.pop(step) if settings["kl_coef"] else None
-    frozen = reference if settings["kl_coef"] else None
+    frozen = reference if settings["kl_coef"] or job.adapters else None
     return timer("train", lambda: train_step(state, frozen, batch, rollouts))
 
   return update

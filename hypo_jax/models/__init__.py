@@ -3,7 +3,16 @@
 """The transformer, and pretrained weights in and out."""
 
 from hypo_jax.models.config import Rope, TransformerConfig
+from hypo_jax.models.peft import save_adapter
 from hypo_jax.models.policy import Model, Policy
 from hypo_jax.models.pretrained import load, save
 
-__all__ = ["Model", "Policy", "Rope", "TransformerConfig", "load", "save"]
+__all__ = [
+  "Model",
+  "Policy",
+  "Rope",
+  "TransformerConfig",
+  "load",
+  "save",
+  "save_adapter",
+]

@@ -15,6 +15,7 @@ import math
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -60,7 +61,7 @@ def load(
   path_or_name: str | os.PathLike,
   *,
   dtype: str = "float32",
-  shardings: Params | None = None,
+  shardings: Params | Callable[[Params], Params] | None = None,
 ) -> Policy:
   """Reads a model of any family in `families.FAMILIES`, with its tokenizer.
 
@@ -71,8 +72,9 @@ def load(
     dtype: "float32", "bfloat16" or "float16": of the parameters, and what the
       policy computes in; or "int8" for the layers' matrices, with the rest and
       all products in bfloat16: a base for adapters, not to be trained itself.
-    shardings: a sharding for every parameter, nested as the parameters are;
-      None puts them on the default device.
+    shardings: a sharding for every parameter, nested as the parameters are, or
+      a function that gives them for the parameters' shapes; None puts all on
+      the default device.
 
   Returns:
     The policy; its tokenizer is None where a folder holds none.
@@ -93,6 +95,8 @@ def load(
     )
   computing = "bfloat16" if dtype == "int8" else dtype
   model = Model(dataclasses.replace(config, compute_dtype=computing))
+  if callable(shardings):
+    shardings = shardings(model.abstract_params)
   params = _read_params(source, model, dtype=dtype, shardings=shardings)
   return Policy(
     apply_fn=model.apply,
