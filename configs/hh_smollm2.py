@@ -39,7 +39,6 @@ def get_config() -> ConfigDict:
   config.preference.kl_coef = 0.03
   config.baselines.dpo.learning_rate = 5e-6
   config.baselines.dpo.beta = 0.1
-  config.rollout.max_new_tokens = 32
 
   config.checkpoint.every_steps = 20
   config.checkpoint.keep = 1

@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
   config.data.rollout_path = ""  # prompts of rollouts; empty: the pairs'
   config.data.prompt_length = 12  # tokens
   config.data.completion_length = 28  # tokens, EOS included
+  config.data.reference_cache = ""  # shared between runs; empty: the workdir's
   config.data.num_demonstrations = 8192  # reviews only
   config.data.num_pairs = 512  # reviews only
   config.data.as_messages = False  # "\n\nHuman:" prompts to the chat template
@@ -73,7 +74,7 @@ def get_config() -> ConfigDict:
 
   config.rollout = ConfigDict()
   config.rollout.samples_per_prompt = 1
-  config.rollout.max_new_tokens = 28  # as completion_length
+  config.rollout.max_new_tokens = 0  # 0: as data.completion_length
   config.rollout.every_steps = 1  # updates that share one draw of rollouts
 
   config.lora = ConfigDict()

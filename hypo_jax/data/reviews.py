@@ -252,6 +252,10 @@ class WordTokenizer:
     self.eos_token_id = _EOS
     self.vocab_size = len(self._words)
 
+  def fingerprint(self) -> str:
+    """Returns what the ids of any text follow from."""
+    return " ".join(self._words)
+
   def encode_prompt(self, prompt: str) -> list[int]:
     """Returns ids, <sep> last; ValueError for messages or an unknown word."""
     if not isinstance(prompt, str):

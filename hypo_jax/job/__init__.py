@@ -6,7 +6,7 @@ Every stage leaves a file or a checkpoint that is whole or absent, and is a pure
 function of the configuration and of what the stages before left. So a job that
 was killed anywhere goes on where it was, and ends with the same numbers.
 
-    checkpoints/sft -> data/*.jsonl -> data/reference_log_probs.npz
+    checkpoints/sft -> data/*.jsonl -> data/reference_log_probs/
       -> checkpoints/<method> -> evaluations/<policy>.json -> report.json, .html
 """
 
@@ -27,6 +27,8 @@ def run_job(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     loop.Stopped: after a stop signal, when all is saved.
   """
   job = set_up(config, workdir)
+  for warning in job.warnings:
+    job.say(f"warning: {warning}")
   with job.clock("sft"):
     reference = fine_tune(job)
   with job.clock("pairs"):

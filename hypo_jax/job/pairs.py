@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offline pairs as arrays, and what the reference policy says of them, once."""
 
-import os
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from hypo_jax import evaluate
+from hypo_jax.checkpoint import fingerprint
 from hypo_jax.data import pipeline, reviews, tasks
+from hypo_jax.job.reference_cache import ReferenceCache, digest, fill
 from hypo_jax.job.setup import Job
 
 # Held-out pairs that the embedded world samples for validation and for test.
@@ -63,35 +65,65 @@ def score_reference(
 ) -> dict[str, dict[str, np.ndarray]]:
   """Returns each split's pairs as arrays, with the reference's log-probs.
 
-  Training pairs that no step will come to are not scored; theirs are nan.
+  They are kept on disk, for other runs too (`reference_cache`). Training pairs
+  that no step will come to are not scored; theirs are nan.
   """
   tables = {}
   for split, records in pairs.items():
     tables[split], counts = job.tokens.pairs(records)
     job.say(f"{split} pairs: {counts}")
-  path = job.workdir / "data" / "reference_log_probs.npz"
-  missing = not path.exists()
+  num_pairs = {s: len(table["pair_mask"]) for s, table in tables.items()}
+  needed = {split: np.arange(count) for split, count in num_pairs.items()}
+  needed["train"] = _visited_rows(job, num_pairs["train"])
+  cache = ReferenceCache(
+    _cache_folder(job), _parts(job, reference, pairs, tables)
+  )
+  if reason := cache.why_not():
+    job.say(f"reference log-probs are computed again, for this is {reason}")
+
+  def score(split: str, rows: np.ndarray) -> np.ndarray:
+    job.say(f"reference log-probs of {len(rows)} {split} pairs")
+    part = {name: array[rows] for name, array in tables[split].items()}
+    return job.pair_scorer(reference, part)
+
+  # Every process reads before the leader writes, and so scores the same rows.
+  found, gained = fill(cache, needed, num_pairs, score)
   job.barrier("look-reference")
-  if missing:
-    scored = {}
-    for split, table in tables.items():
-      rows = np.arange(len(table["pair_mask"]))
-      if split == "train":
-        rows = _visited_rows(job, len(rows))
-      scored[split] = np.full((len(table["pair_mask"]), 2), np.nan, np.float32)
-      part = {name: array[rows] for name, array in table.items()}
-      scored[split][rows] = job.pair_scorer(reference, part)
-    if job.leader:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      aside = path.with_name("aside.npz")
-      np.savez(aside, **scored)
-      os.replace(aside, path)
-    job.barrier("reference")
-  with np.load(path) as scored:
-    for split, table in tables.items():
-      table["ref_chosen_log_probs"] = scored[split][:, 0]
-      table["ref_rejected_log_probs"] = scored[split][:, 1]
+  if gained and job.leader:
+    cache.write(gained)
+  job.barrier("reference")
+  for split, table in tables.items():
+    table["ref_chosen_log_probs"] = found[split][:, 0]
+    table["ref_rejected_log_probs"] = found[split][:, 1]
   return tables
+
+
+def _cache_folder(job: Job) -> pathlib.Path:
+  shared = job.config.data.reference_cache
+  if shared:
+    return pathlib.Path(shared)
+  return job.workdir / "data" / "reference_log_probs"
+
+
+def _parts(
+  job: Job,
+  reference: Any,
+  pairs: dict[str, tasks.Records],
+  tables: dict[str, dict[str, np.ndarray]],
+) -> dict[str, str]:
+  """Returns a digest of each thing that the log-probs depend on."""
+  tokens = job.tokens
+  texts = {
+    split: [[r["prompt"], r["chosen"], r["rejected"]] for r in records]
+    for split, records in pairs.items()
+  }
+  return {
+    "model": digest([fingerprint(reference), str(job.model.config)]),
+    "tokenizer": digest(tokens.tokenizer.fingerprint()),
+    "data": digest(texts),
+    "lengths": digest([tokens.prompt_length, tokens.completion_length]),
+    "tokens": digest([digest(tables[split]) for split in pairs]),
+  }
 
 
 def _visited_rows(job: Job, num_rows: int) -> np.ndarray:

@@ -192,6 +192,7 @@ def write_report(
     "comparisons": _comparisons(job, measured, histories),
     "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
     "seed": job.config.seed,
+    "warnings": list(job.warnings),
   }
   if job.task.judge is not None:
     result["matched_kl"] = statistics.matched_kl(histories)

@@ -48,6 +48,23 @@ class Job:
     return ids if isinstance(ids, tuple) else (ids,)
 
   @property
+  def max_new_tokens(self) -> int:
+    """Longest rollout: as long as the pairs' completions, if not set."""
+    return self.config.rollout.max_new_tokens or self.tokens.completion_length
+
+  @property
+  def warnings(self) -> tuple[str, ...]:
+    """What the configuration asks for and may not be meant."""
+    if self.max_new_tokens == self.tokens.completion_length:
+      return ()
+    return (
+      f"rollout.max_new_tokens is {self.max_new_tokens}, "
+      f"data.completion_length {self.tokens.completion_length}: pairs and "
+      "rollouts end at different lengths, so the two terms of the loss see "
+      "different completions",
+    )
+
+  @property
   def adapters(self) -> bool:
     """Whether an adapter is trained, over frozen weights."""
     return self.config.lora.rank > 0

@@ -279,7 +279,7 @@ def make_update(
   rollout_step = train.make_rollout_step(
     job.model,
     samples_per_prompt=config.samples_per_prompt,
-    max_new_tokens=config.max_new_tokens,
+    max_new_tokens=job.max_new_tokens,
     eos_token_id=job.eos_token_ids,
     pad_token_id=tokens.tokenizer.pad_token_id,
     mesh=job.mesh,

@@ -156,6 +156,11 @@ class Tokenizer:
         f"prompt: the chat template refuses the messages: {error}"
       ) from error
 
+  def fingerprint(self) -> str:
+    """Returns what the ids of any text, and of messages, follow from."""
+    parts = [self._backend.to_str(), self._settings, self.chat_template]
+    return json.dumps([*parts, self.eos_token_id, self.pad_token_id])
+
   def save(self, folder: str | os.PathLike) -> None:
     """Writes tokenizer.json and tokenizer_config.json, template included."""
     folder = pathlib.Path(folder)
