@@ -88,15 +88,18 @@ def recognise(
   keys = sorted(set().union(*first))
   shown = ", ".join(keys[:_SHOWN_KEYS]) + (", ..." * (len(keys) > _SHOWN_KEYS))
   looks = f'it looks like "{found}"' if found else _nearest(keys, layouts)
+  asked = "a known layout" if name == "auto" else f'layout "{name}"'
   raise ValueError(
-    f'data.layout: expected rows of "{name}" in {where}, got rows with '
+    f"data.layout: expected rows of {asked} in {where}, got rows with "
     f"{shown or 'no keys'}; {looks}; layouts: {known}"
   )
 
 
 def _nearest(keys: list[str], layouts: Sequence[Layout]) -> str:
   """Says which layout shares most keys, and what it lacks."""
-  best = max(layouts, key=lambda x: len(set(x.keys) & set(keys)) / len(x.keys))
+  best = max(  # Of equal ones the more general.
+    reversed(layouts), key=lambda x: len(set(x.keys) & set(keys)) / len(x.keys)
+  )
   if not set(best.keys) & set(keys):
     return "no layout has any of these keys"
   missing = ", ".join(key for key in best.keys if key not in keys)

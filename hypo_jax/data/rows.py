@@ -30,7 +30,6 @@ template, the prompt is one user's turn (TL;DR's text, the SHP history alone)
 and the completion has no space before it.
 """
 
-import os.path
 from typing import Any
 
 from hypo_jax.data import fields, hh
@@ -86,7 +85,7 @@ def dialogue(row: fields.Row, as_messages: bool = False) -> Record:
     return explicit(row, as_messages)
   chosen, rejected = (fields.text(row, n) for n in ("chosen", "rejected"))
   _check_differ(chosen, rejected)
-  shared = os.path.commonprefix([chosen, rejected])
+  shared = chosen[: _num_shared(chosen, rejected)]
   start = shared.rfind(hh.ASSISTANT)
   if start < 0 or not shared.startswith(hh.HUMAN):
     raise ValueError(
@@ -188,7 +187,7 @@ def last_common_boundary(first: str, second: str) -> int | None:
   Both are the same before it, a run of white space begins there in both, and
   neither what is before nor what is after is blank; None where there is none.
   """
-  for place in range(len(os.path.commonprefix([first, second])), 0, -1):
+  for place in range(_num_shared(first, second), 0, -1):
     if first[place - 1].isspace():
       continue
     rests = first[place:], second[place:]
@@ -199,7 +198,7 @@ def last_common_boundary(first: str, second: str) -> int | None:
 
 def _cut_turns(chosen: list, rejected: list) -> Record:
   _check_differ(chosen, rejected)
-  shared = len(os.path.commonprefix([chosen, rejected]))
+  shared = _num_shared(chosen, rejected)
   if not shared:
     raise ValueError(
       "chosen, rejected: expected conversations that begin with the same turns "
@@ -213,6 +212,14 @@ def _cut_turns(chosen: list, rejected: list) -> Record:
     fields.answer("chosen", chosen[shared:]),
     fields.answer("rejected", rejected[shared:]),
   )
+
+
+def _num_shared(first: str | list, second: str | list) -> int:
+  """Returns how many characters or turns are the same from the start."""
+  for place, (one, other) in enumerate(zip(first, second, strict=False)):
+    if one != other:
+      return place
+  return min(len(first), len(second))
 
 
 def _pair(prompt: fields.Prompt, chosen: str, rejected: str) -> Record:
