@@ -113,6 +113,14 @@ def test_a_file_of_another_format_is_an_error(tmp_path, ending):
   assert str(path) in error_of(path)
 
 
+def test_json_that_is_one_list_is_an_error(tmp_path):
+  path = tmp_path / "train.json"
+  path.write_text(json.dumps([GOOD], indent=1))
+  assert "expected one object a line, got one list" in error_of(path)
+  path.write_text(json.dumps(GOOD))
+  assert prompts_of(path) == ["ask"]
+
+
 def test_a_saved_data_set_is_read_in_its_own_order(tmp_path):
   turns = [{"role": "user", "content": "ask"}]
   rows = [*rows_of("x", 4), GOOD | {"prompt": "last"}]

@@ -95,6 +95,26 @@ def test_filters_and_layout_are_told_and_counted(tmp_path):
   assert "data.filter.min_margin: 45 of 60 pairs left" in task.notes[1]
 
 
+def test_a_configuration_reaches_the_data(tmp_path):
+  from configs import hypo
+  from hypo_jax.job import setup
+
+  config = hypo.get_config()
+  config.data.path = str(scored_rows(tmp_path / "rows.jsonl"))
+  config.data.filter.min_margin = 5.0
+  config.data.as_messages = True
+  task = setup._make_task(config, tmp_path)
+  assert task.counts["layout"] == "shp"
+  assert task.counts["filters"][0]["after"] == 45
+  assert isinstance(task.pairs["train"][0]["prompt"], list)
+  config.data.layout = "tldr"
+  with pytest.raises(ValueError, match='expected rows of layout "tldr"'):
+    setup._make_task(config, tmp_path)
+  config.data.split = "train"
+  with pytest.raises(ValueError, match="data.split: expected none for a file"):
+    setup._make_task(config, tmp_path)
+
+
 def test_layout_filters_and_split_build_data_sets_of_their_own(tmp_path):
   path = tmp_path / "rows.jsonl"
   rows = [

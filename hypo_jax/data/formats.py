@@ -167,6 +167,11 @@ def _json_rows(path: pathlib.Path) -> Rows:
       for line, raw in enumerate(file, 1):
         if line == 1:  # Some editors begin a file with a byte order mark.
           raw = raw.removeprefix(codecs.BOM_UTF8)
+          if ".json" in path.suffixes and raw.lstrip().startswith(b"["):
+            raise ValueError(
+              f"{path}: expected one object a line, got one list of all; write "
+              "a line for each of its elements"
+            )
         blank = not raw.strip()
         yield line, None if blank else functools.partial(_decode_json, raw)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
