@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
       _train(config, workdir)
     else:
       _use(config, workdir, prompts)
-  except ValueError as error:
+  except (ValueError, FileNotFoundError) as error:
     # Ours name the argument and what was expected; the rest keeps its trace.
     if "expected" not in str(error):
       raise

@@ -20,11 +20,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
   "--config=configs/hypo.py",
-  "--config.model.num_layers=1",
-  "--config.model.width=16",
-  "--config.model.num_heads=2",
-  "--config.model.num_kv_heads=1",
-  "--config.model.mlp_width=16",
+  "--config.model.architecture.num_hidden_layers=1",
+  "--config.model.architecture.hidden_size=16",
+  "--config.model.architecture.num_attention_heads=2",
+  "--config.model.architecture.num_key_value_heads=1",
+  "--config.model.architecture.intermediate_size=16",
   "--config.data.num_demonstrations=128",
   "--config.data.num_pairs=32",
   "--config.sft.num_steps=80",
