@@ -12,11 +12,12 @@ import os
 import pathlib
 from typing import Any
 
+from hypo_jax.report.card import model_card
 from hypo_jax.report.page import make_page
 from hypo_jax.report.plots import make_plots
 from hypo_jax.report.summary import headline, terminal_summary
 
-__all__ = ["headline", "terminal_summary", "write_report"]
+__all__ = ["headline", "model_card", "terminal_summary", "write_report"]
 
 
 def write_report(
