@@ -38,6 +38,7 @@ class Task:
       the reference policy has yet to sample them.
     judge: (prompt, completion) -> reviews.Judgement, or None.
     notes: what was skipped while reading, for the terminal.
+    counts: what reading counted; see `inspection.inspect_records`.
   """
 
   demonstrations: Records
@@ -45,6 +46,7 @@ class Task:
   pairs: dict[str, Records] | None
   judge: Callable[[str, str], Any] | None
   notes: tuple[str, ...] = ()
+  counts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def reviews_task(

@@ -5,7 +5,7 @@
 from hypo_jax.models.config import Rope, TransformerConfig
 from hypo_jax.models.peft import save_adapter
 from hypo_jax.models.policy import Model, Policy
-from hypo_jax.models.pretrained import load, save
+from hypo_jax.models.pretrained import load, load_tokenizer, save
 
 __all__ = [
   "Model",
@@ -13,6 +13,7 @@ __all__ = [
   "Rope",
   "TransformerConfig",
   "load",
+  "load_tokenizer",
   "save",
   "save_adapter",
 ]
