@@ -308,7 +308,7 @@ def test_a_shown_row_is_what_the_loss_sees_and_what_it_does_not():
     ("cut", words(24, "z"), 13),
   ]
   (row,) = result["examples"]
-  assert row["place"] == "row 1 (train)"
+  assert row["place"] == "row 1"
   padding = [row[n]["padding"] for n in ("prompt", "chosen", "rejected")]
   assert padding == [0, 1, 0]
 

@@ -154,7 +154,7 @@ def _measure(
     raise ValueError("records: expected at least one, got none")
   sides = [side for side in examples.SIDES if side in flat[0][1]]
   rows, total = [], tokenize.TokenCounts()
-  for number, (split, record) in enumerate(flat):
+  for number, (_, record) in enumerate(flat):
     once = examples.EncodeOnce(tokenizer)
     try:
       whole = examples.tokenize_whole(record, once)
@@ -165,7 +165,7 @@ def _measure(
         completion_length=limits.completion,
       )
     except ValueError as error:
-      place = _place(record, split, number)
+      place = _place(record, number)
       raise ValueError(f"{place}: {error}") from error
     total += counts
     kept = [arrays[f"{s}_tokens"][arrays[f"{s}_mask"]] for s in sides]
@@ -186,11 +186,11 @@ def _measure(
   )
 
 
-def _place(record: dict[str, Any], split: str, number: int) -> str:
+def _place(record: dict[str, Any], number: int) -> str:
   """Says where a record stands: in its file, else among all that are given."""
   if "file" in record:
     return f"{record['file']}:{record['line']}"
-  return f"row {number + 1} ({split})"
+  return f"row {number + 1}"
 
 
 def _by_split(measured: _Measured, limits: Limits) -> dict[str, Any]:
@@ -318,6 +318,6 @@ def _examples(
       prompt_length=limits.prompt,
       completion_length=limits.completion,
     )
-    place = _place(record, split, row)
-    result.append({"why": why, "split": split, "place": place} | shown)
+    about = {"why": why, "split": split, "place": _place(record, row)}
+    result.append(about | shown)
   return result

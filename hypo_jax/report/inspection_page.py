@@ -78,7 +78,7 @@ def _findings(inspection: Inspection) -> str:
   head = '<section id="findings">\n<h2>What will hurt</h2>\n'
   items = "".join(
     f'<li class="{finding["level"]}"><strong>'
-    f"{'Stop' if finding['level'] == 'stop' else 'Warning'}</strong> "
+    f"{'Stop' if finding['level'] == 'stop' else 'Warning'}:</strong> "
     f"{escape(finding['text'])}. "
     f'<span class="advice">→ {escape(finding["advice"])}.</span></li>\n'
     for finding in inspection["findings"]

@@ -128,8 +128,8 @@ def _segment(segment: dict[str, Any], from_end: bool) -> list[tuple[str, str]]:
   if kind == "cut":
     # What was cut is told apart in words too, not by colour alone.
     first = f"[{total} cut: " + ("… " if from_end and more else "")
-    last = (" …" if more and not from_end else "") + "] "
-    return [(kind, first), *pieces, (kind, last)]
+    last = (" …" if more and not from_end else "") + "]"
+    return [(kind, first), *pieces, (kind, last), ("", " ")]
   if more:
     note = (kind, f"[{more} more] " if from_end else f" [{more} more] ")
     return [note, *pieces] if from_end else [*pieces, note]
