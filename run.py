@@ -30,6 +30,9 @@ _MODE = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "last", "For evaluate, sample, export: last, best or a step."
 )
+_ADAPTER = flags.DEFINE_bool(
+  "adapter", False, "For export: the adapter alone, as a PEFT folder."
+)
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   None,
@@ -47,6 +50,10 @@ def main(argv: list[str]) -> None:
   prompts = argv[1:]
   if prompts and _MODE.value != "sample":
     raise app.UsageError(f"expected flags only, got {prompts}")
+  if _ADAPTER.value and _MODE.value != "export":
+    raise app.UsageError(
+      f"--adapter: expected with --mode=export only, got {_MODE.value}"
+    )
   if _CONFIG.value is None:
     raise app.UsageError("--config: expected a file, as configs/hypo.py")
   # Orbax tells every save at the info level.
@@ -66,7 +73,7 @@ def main(argv: list[str]) -> None:
       _train(config, workdir)
     else:
       _use(config, workdir, prompts)
-  except ValueError as error:
+  except (ValueError, FileNotFoundError) as error:
     # Ours name the argument and what was expected; the rest keeps its trace.
     if "expected" not in str(error):
       raise
@@ -124,7 +131,9 @@ def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
     entry = modes.evaluate_checkpoint(job, _CHECKPOINT.value)
     print(json.dumps(entry, indent=1))
   elif _MODE.value == "export":
-    print(modes.export_checkpoint(job, _CHECKPOINT.value))
+    print(
+      modes.export_checkpoint(job, _CHECKPOINT.value, adapter=_ADAPTER.value)
+    )
   else:
     prompts = prompts or [line.rstrip("\n") for line in sys.stdin]
     completions = modes.sample_checkpoint(job, _CHECKPOINT.value, prompts)

@@ -3,6 +3,7 @@
 """The transformer, and pretrained weights in and out."""
 
 from hypo_jax.models.config import Rope, TransformerConfig
+from hypo_jax.models.hf_config import parse as parse_config
 from hypo_jax.models.peft import save_adapter
 from hypo_jax.models.policy import Model, Policy
 from hypo_jax.models.pretrained import load, load_tokenizer, save
@@ -14,6 +15,7 @@ __all__ = [
   "TransformerConfig",
   "load",
   "load_tokenizer",
+  "parse_config",
   "save",
   "save_adapter",
 ]

@@ -299,7 +299,9 @@ def _read_params(
   return tree_map(place, model.abstract_params, shardings)
 
 
-def save(policy: Policy, path: str | os.PathLike) -> None:
+def save(
+  policy: Policy, path: str | os.PathLike, *, card: str | None = None
+) -> None:
   """Writes a folder as transformers' save_pretrained does for the family.
 
   An adapter, if the policy has one, is merged into the weights it belongs to.
@@ -312,6 +314,7 @@ def save(policy: Policy, path: str | os.PathLike) -> None:
     policy: its parameters must all be addressable by this process, and none in
       int8.
     path: the folder, made where it isn't there.
+    card: contents of README.md, the model card; None writes none.
 
   Raises:
     ValueError: for what the family's files have no place for.
@@ -339,6 +342,8 @@ def save(policy: Policy, path: str | os.PathLike) -> None:
   _write_json(folder / "generation_config.json", known)
   if hasattr(policy.tokenizer, "save"):
     policy.tokenizer.save(folder)
+  if card is not None:
+    (folder / "README.md").write_text(card, "utf-8")
 
 
 def _write_weights(model: Model, params: Params, folder: pathlib.Path) -> None:

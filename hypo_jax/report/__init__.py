@@ -12,6 +12,7 @@ import os
 import pathlib
 from typing import Any
 
+from hypo_jax.report.card import model_card
 from hypo_jax.report.inspection_page import make_inspection_page
 from hypo_jax.report.inspection_text import inspection_summary
 from hypo_jax.report.page import make_page
@@ -21,6 +22,7 @@ from hypo_jax.report.summary import headline, terminal_summary
 __all__ = [
   "headline",
   "inspection_summary",
+  "model_card",
   "terminal_summary",
   "write_inspection",
   "write_report",

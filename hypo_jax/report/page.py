@@ -28,6 +28,7 @@ from hypo_jax.report.formatting import (
 from hypo_jax.report.style import series
 from hypo_jax.report.summary import (
   claim,
+  compares_at_equal_kl,
   describe_checkpoints,
   matched_row,
   verdict,
@@ -122,22 +123,25 @@ def _figures(report: Report) -> str:
 
 
 def _matched(report: Report) -> str:
-  if not has_judge(report) or not report.get("matched_kl"):
-    return ""
-  parts = [
-    '<section id="matched">\n<h2>Win rate at equal KL</h2>',
-    "<p>Each method's win rate where its own training curve first reached that "
-    "KL, on a straight line between two evaluations. Differences are paired by "
-    "prompt.</p>",
-    table_region(matched_table(report), "Win rate at equal KL"),
-  ]
-  if report.get("comparisons"):
+  parts = []
+  if compares_at_equal_kl(report) and report.get("matched_kl"):
     parts += [
-      "<h3>Whole checkpoints, at their own KL</h3>",
+      "<h2>Win rate at equal KL</h2>",
+      "<p>Each method's win rate where its own training curve first reached "
+      "that KL, on a straight line between two evaluations. Differences are "
+      "paired by prompt.</p>",
+      table_region(matched_table(report), "Win rate at equal KL"),
+    ]
+  if has_judge(report) and report.get("comparisons"):
+    level = "h3" if parts else "h2"
+    parts += [
+      f"<{level}>Whole checkpoints, at their own KL</{level}>",
       "<p>Differences of win rate on the test prompts, paired by prompt.</p>",
       table_region(comparison_table(report), "Differences between checkpoints"),
     ]
-  return "\n".join(parts) + "\n</section>"
+  if not parts:
+    return ""
+  return "\n".join(['<section id="matched">', *parts, "</section>"])
 
 
 def _policies(report: Report) -> str:
