@@ -57,7 +57,12 @@ def make_inspection_page(inspection: Inspection) -> str:
       "chance alone would make so many chosen sides the longer, or the "
       "shorter, ones.",
     ),
-    _section("labels", "Labels", tables.labels_table(inspection)),
+    _section(
+      "labels",
+      "Labels",
+      tables.labels_table(inspection),
+      "A margin below zero contradicts the label, one of zero says nothing.",
+    ),
     _examples(inspection),
     _settings(inspection),
   ]
