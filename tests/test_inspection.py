@@ -123,6 +123,21 @@ def test_each_text_is_encoded_once():
   assert tokenizer.encoded == 20 * 3 + 3 * 3
 
 
+def test_an_encoder_remembers_by_method_and_knows_the_longest():
+  class Turns(Words):
+    def encode_turn(self, text):
+      return self.encode_completion(text + " <end> of turn")
+
+  tokenizer = Turns()
+  once = examples.EncodeOnce(tokenizer)
+  messages = [{"role": "user", "content": "a b c d e"}]
+  for _ in range(2):
+    assert len(once.encode_prompt(messages)) == once.longest_prompt == 5
+    assert len(once.encode_completion("x")) == 1
+    assert len(once.encode_turn("x")) == once.longest_completion == 4
+  assert tokenizer.encoded == 3
+
+
 def test_splits_are_counted_apart():
   records = {"train": ROWS[:2] + ROWS[:1], "test": ROWS[2:]}
   assert inspect(records)["rows"] == {

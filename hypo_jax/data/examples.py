@@ -28,24 +28,42 @@ class EncodeOnce:
   """A tokenizer that encodes each text of a record once, however often asked.
 
   Made anew for every record, so that it never holds more than one.
+
+  Attributes:
+    longest_prompt: most tokens of a prompt encoded so far.
+    longest_completion: likewise of a completion.
   """
 
   def __init__(self, tokenizer: Any):
     self._tokenizer = tokenizer
-    self._prompt: list[int] | None = None
-    self._completions: dict[str, list[int]] = {}
+    self._known: dict[tuple[str, str], list[int]] = {}
     self.eos_token_id = tokenizer.eos_token_id
     self.pad_token_id = tokenizer.pad_token_id
+    self.longest_prompt = self.longest_completion = 0
 
   def encode_prompt(self, prompt: Any) -> list[int]:
-    if self._prompt is None:
-      self._prompt = list(self._tokenizer.encode_prompt(prompt))
-    return self._prompt
+    ids = self._encode("encode_prompt", prompt)
+    self.longest_prompt = max(self.longest_prompt, len(ids))
+    return ids
 
   def encode_completion(self, text: str) -> list[int]:
-    if text not in self._completions:
-      self._completions[text] = list(self._tokenizer.encode_completion(text))
-    return self._completions[text]
+    return self._completion("encode_completion", text)
+
+  def encode_turn(self, text: str) -> list[int]:
+    """For tokenizers that write answers as their chat template does."""
+    return self._completion("encode_turn", text)
+
+  def _completion(self, method: str, text: str) -> list[int]:
+    ids = self._encode(method, text)
+    self.longest_completion = max(self.longest_completion, len(ids))
+    return ids
+
+  def _encode(self, method: str, text: Any) -> list[int]:
+    # Messages are no keys; repr tells any two apart.
+    key = (method, text if isinstance(text, str) else repr(text))
+    if key not in self._known:
+      self._known[key] = list(getattr(self._tokenizer, method)(text))
+    return self._known[key]
 
 
 def tokenize_within(
@@ -69,14 +87,13 @@ def tokenize_within(
 
 def tokenize_whole(record: Record, tokenizer: EncodeOnce) -> tokenize.Arrays:
   """Tokenises by the rule of training, within limits that nothing reaches."""
-  prompt = tokenizer.encode_prompt(record["prompt"])
-  sides = [tokenizer.encode_completion(record[s]) for s in SIDES if s in record]
-  # One more for EOS; an empty prompt has its own error in `tokenize`.
+  # First to learn what the rule encodes, and how long that is.
+  tokenize_within(record, tokenizer, prompt_length=1, completion_length=1)
   arrays, _ = tokenize_within(
     record,
     tokenizer,
-    prompt_length=max(len(prompt), 1),
-    completion_length=max(map(len, sides)) + 1,
+    prompt_length=tokenizer.longest_prompt,
+    completion_length=tokenizer.longest_completion + 1,  # EOS.
   )
   return arrays
 
