@@ -112,11 +112,13 @@ def _train(config, workdir: pathlib.Path) -> None:
 
 
 def _inspect(config, workdir: pathlib.Path) -> None:
-  if _PROCESS_ID.value:
-    return
+  import jax
+
   from hypo_jax import report
   from hypo_jax.job.inspection import inspect_data
 
+  if jax.process_index():
+    return
   result = inspect_data(config, workdir)
   print(report.inspection_summary(result, colour=sys.stdout.isatty()))
   print(f"page: {workdir / 'inspect.html'}")

@@ -53,7 +53,7 @@ def write_lines(path, rows):
 
 def small_config(**data):
   config = hypo.get_config()
-  config.preference.batch_size = 8
+  config.preference.batch_size = config.sft.batch_size = 8
   config.data.update(data)
   return config
 
@@ -71,6 +71,7 @@ def test_run_py_inspects_a_file_and_claims_nothing(tmp_path):
       f"--config.data.path={path}",
       "--config.data.completion_length=6",
       "--config.preference.batch_size=8",
+      "--config.sft.batch_size=8",
       f"--workdir={workdir}",
     ],
     cwd=ROOT,
@@ -109,6 +110,7 @@ def test_the_embedded_world_has_demonstrations_until_a_job_samples_pairs(
   config = small_config(num_demonstrations=50)
   result = inspection.inspect_data(config, tmp_path)
   assert result["kind"] == "demonstrations" and result["cuts"]["rows"] == 50
+  assert set(result["stages"]) == {"sft", "preference"}
   assert "has yet to sample" in result["source"]
   assert result["verdict"]["ok"]
 
@@ -121,6 +123,7 @@ def test_the_embedded_world_has_demonstrations_until_a_job_samples_pairs(
     tasks.write_records(path, pairs[10 * i : 10 * i + 10])
   result = inspection.inspect_data(config, tmp_path)
   assert result["kind"] == "pairs" and "sampled by a job" in result["source"]
+  assert set(result["stages"]) == {"preference"}
   labels = result["labels"]
   assert labels["by"] == "judge"
   assert (labels["rows"], labels["negative"], labels["zero"]) == (30, 3, 0)
@@ -196,3 +199,4 @@ def test_real_dialogues_with_a_real_tokenizer(tmp_path):
   config.data.completion_length = int(lengths["completion"]["quantiles"]["99"])
   better = inspection.inspect_data(config, tmp_path)
   assert better["verdict"]["ok"]
+  assert better["max_positions"] == 8192

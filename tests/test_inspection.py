@@ -53,6 +53,10 @@ def words(number, word="w"):
   return " ".join([word] * number)
 
 
+def stage(num_steps, batch_size):
+  return {"num_steps": num_steps, "batch_size": batch_size}
+
+
 def inspect(records, *, limits=(4, 4, 4), tokenizer=None, **kwargs):
   if isinstance(records, list):
     records = {"train": records}
@@ -60,7 +64,7 @@ def inspect(records, *, limits=(4, 4, 4), tokenizer=None, **kwargs):
     records,
     tokenizer or Words(),
     inspection.Limits(*limits),
-    **{"batch_size": 1, "num_steps": 1} | kwargs,
+    **{"stages": {"preference": stage(1, 1)}} | kwargs,
   )
 
 
@@ -328,6 +332,16 @@ def test_a_shown_row_is_what_the_loss_sees_and_what_it_does_not():
   assert padding == [0, 1, 0]
 
 
+def test_of_a_long_cut_the_tokens_next_to_what_stays_are_shown():
+  prompt = " ".join(f"p{i}" for i in range(40))
+  result = inspect([pair(prompt, "x", "y")])
+  # 40 less the 4 that stay are cut, of which 24 are listed.
+  assert texts(result, 0, "prompt") == [
+    ("cut", " ".join(f"p{i}" for i in range(12, 36)), 12),
+    ("context", "p36 p37 p38 p39", 0),
+  ]
+
+
 def test_rows_to_show_are_chosen_by_length_and_by_cuts():
   sizes = np.array([9, 1, 5, 3, 7])
   cut = np.array([True, False, False, False, True])
@@ -507,6 +521,10 @@ def test_advised_limits_hold_the_texts_whole():
     "data.prompt_length",
     "data.completion_length",
   ]
+  # Together 8 + 2 x 16 = 40.
+  for positions, said in ((40, False), (39, True)):
+    advice = inspect(rows, max_positions=positions)["findings"][0]["advice"]
+    assert (f"the model has {positions} positions" in advice) == said
   better = inspect(rows, limits=(8, 16, 16))
   assert better["cuts"]["prompts"] == better["cuts"]["completions"] == 0
 
@@ -528,22 +546,40 @@ def test_rollouts_of_another_length_than_pairs_are_found():
 
 def test_rollout_prompts_that_are_cut_or_held_out_are_found():
   records = {"train": GOOD[:99], "test": GOOD[99:]}
-  prompts = [f"q{i}" for i in range(18)] + ["a b c d e", "p99 ", "p98"]
+  prompts = [f"q{i}" for i in range(18)] + ["a b c d e", "p99 "]
+  prompts += ["p97", "p98"]
   result = inspect(records, rollout_prompts=prompts)
-  assert result["rollouts"] == {"prompts": 21, "cut": 1, "held_out": 1}
+  assert result["rollouts"] == {"prompts": 22, "cut": 1, "held_out": 1}
   assert find(result) == [("warning", "data.rollout_path")]
   result = inspect(records, rollout_prompts=prompts[:18] + ["a b c d e"])
   assert find(result) == [("warning", "data.prompt_length")]
 
 
-def test_fewer_pairs_than_a_batch_stop():
+@pytest.mark.parametrize("name", ["sft", "preference"])
+def test_fewer_pairs_than_a_batch_stop(name):
   records = {"train": GOOD[:7], "test": GOOD[7:]}
-  assert find(inspect(records, batch_size=7)) == []
-  result = inspect(records, batch_size=8)
-  assert find(result) == [("stop", "preference.batch_size")]
+  assert find(inspect(records, stages={name: stage(1, 7)})) == []
+  result = inspect(records, stages={name: stage(1, 8)})
+  assert find(result) == [("stop", f"{name}.batch_size")]
   assert result["verdict"]["text"] == (
-    "Change before training: preference.batch_size"
+    f"Change before training: {name}.batch_size"
   )
+
+
+def test_demonstrations_need_be_no_batch_of_pairs():
+  rows = [{"prompt": f"p{i}", "chosen": f"a{i}"} for i in range(7)]
+  stages = {"sft": stage(1, 7), "preference": stage(1, 8)}
+  assert find(inspect(rows, stages=stages)) == []
+  stages = {"sft": stage(1, 8), "preference": stage(1, 7)}
+  assert find(inspect(rows, stages=stages)) == [("stop", "sft.batch_size")]
+
+
+def test_sequences_beyond_the_models_positions_stop():
+  # Four tokens of prompt and twice four of a completion.
+  assert find(inspect(GOOD, max_positions=12)) == []
+  result = inspect(GOOD, max_positions=11)
+  assert find(result) == [("stop", "data.prompt_length")]
+  assert "= 12, more than the 11 positions" in result["findings"][0]["text"]
 
 
 def test_pairs_of_which_none_has_weight_stop():
@@ -586,8 +622,7 @@ def test_the_embedded_worlds_words_are_shown_by_name():
     {"train": [record]},
     tokenizer,
     inspection.Limits(12, 28, 28),
-    batch_size=1,
-    num_steps=1,
+    stages={},
   )
   prompt, chosen = (texts(result, 0, name) for name in ("prompt", "chosen"))
   assert prompt == [("context", f"{record['prompt']} <sep>", 0)]

@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree
 
 import pytest
-from test_inspection import Words, inspect, pair, scored, words
+from test_inspection import Words, inspect, pair, scored, stage, words
 from test_report_page import parse
 
 from hypo_jax import report
@@ -36,8 +36,7 @@ def inspection():
     {"train": rows[:19], "test": rows[19:]},
     reading=reading,
     rollout_prompts=["q", "a b c d e"],
-    batch_size=2,
-    num_steps=19,
+    stages={"sft": stage(1, 1), "preference": stage(19, 2)},
   )
   return result | {
     "source": "file.jsonl",
@@ -78,8 +77,8 @@ def test_verdict_and_findings_stand_in_page_and_text(inspection, page):
 def test_numbers_stand_in_the_text(inspection):
   lines = report.inspection_summary(inspection).splitlines()
   rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
-  assert lines[0].startswith("23 pairs from file.jsonl. 19 updates of 2 pairs")
-  # 38 pairs of 19.
+  assert lines[0].startswith("23 pairs from file.jsonl. 19 updates of 2 see")
+  # 38 of 19.
   assert "see 38: 2 epochs of the 19 in train" in lines[0]
   assert ["train", "19", "19", "19 (100%)", "19 (100%)"] in rows
   assert ["filter short", "2,300 → 23"] in rows

@@ -48,6 +48,7 @@ def find(inspection: Inspection) -> list[Finding]:
   found = [
     *_reading(inspection),
     *_amount(inspection),
+    *_positions(inspection),
     *_prompts(inspection),
     *_completions(inspection),
     *_rollouts(inspection),
@@ -123,15 +124,19 @@ def _reading(inspection: Inspection):
 
 
 def _amount(inspection: Inspection):
-  size = inspection["training"]["batch_size"]
   rows = inspection["rows"].get("train", {}).get("rows", 0)
-  if inspection["kind"] == "pairs" and rows < size:
-    yield _finding(
-      "stop",
-      f"{_count(rows, 'pair')} to train on, fewer than a batch of {size}",
-      f"set preference.batch_size to at most {rows}, or add pairs",
-      "preference.batch_size",
-    )
+  noun = inspection["kind"].removesuffix("s")
+  for stage, settings in inspection["stages"].items():
+    if inspection["kind"] != "pairs" and stage == "preference":
+      continue  # Its pairs are yet to come.
+    size = settings["batch_size"]
+    if rows < size:
+      yield _finding(
+        "stop",
+        f"{_count(rows, noun)} to train on, fewer than a batch of {size}",
+        f"set {stage}.batch_size to at most {rows}, or add {noun}s",
+        f"{stage}.batch_size",
+      )
   cuts = inspection["cuts"]
   if empty := cuts["empty"]:
     everything = empty == cuts["rows"]
@@ -150,6 +155,20 @@ def _amount(inspection: Inspection):
     )
 
 
+def _positions(inspection: Inspection):
+  limits, most = inspection["limits"], inspection["max_positions"]
+  # Evaluation samples completions twice as long as training's.
+  longest = limits["prompt"] + 2 * limits["completion"]
+  if most is not None and longest > most:
+    yield _finding(
+      "stop",
+      f"data.prompt_length + 2 data.completion_length = {longest}, more than "
+      f"the {most} positions of the model, and training refuses that",
+      "lower data.prompt_length first: it cuts what lies furthest back",
+      "data.prompt_length",
+    )
+
+
 def _prompts(inspection: Inspection):
   cuts, rows = inspection["cuts"], inspection["cuts"]["rows"]
   limit = inspection["limits"]["prompt"]
@@ -160,7 +179,7 @@ def _prompts(inspection: Inspection):
       "stop" if share > _MOST else "warning",
       f"{_percent(share)} of the prompts are longer than data.prompt_length = "
       f"{limit} and lose their beginning",
-      f"data.prompt_length = {holding} holds 99% of them whole",
+      _enough(inspection, "prompt"),
       "data.prompt_length",
     )
   yield from _roomy("data.prompt_length", limit, holding, "prompts")
@@ -178,7 +197,7 @@ def _completions(inspection: Inspection):
   cuts, rows = inspection["cuts"], inspection["cuts"]["rows"]
   limit = inspection["limits"]["completion"]
   holding = _holding(inspection, "completion")
-  advice = f"data.completion_length = {holding} holds 99% of them whole"
+  advice = _enough(inspection, "completion")
   shares = {s: cuts[s] / rows for s in ("chosen", "rejected") if s in cuts}
   if max(shares.values()) > _CUT_COMPLETIONS:
     said = ", ".join(f"{_percent(v)} {name}" for name, v in shares.items())
@@ -321,6 +340,23 @@ def _labels(inspection: Inspection):
     "swap chosen and rejected" if swapped else advice,
     "" if swapped else "preference.label_smoothing",
   )
+
+
+def _enough(inspection: Inspection, kind: str) -> str:
+  """Says what limit holds nearly all texts, and whether the model can too."""
+  text = (
+    f"data.{kind}_length = {_holding(inspection, kind)} holds 99% of them whole"
+  )
+  most = inspection["max_positions"]
+  wanted = _holding(inspection, "prompt") + 2 * _holding(
+    inspection, "completion"
+  )
+  if most is not None and wanted > most:
+    text += (
+      f"; the model has {most} positions for data.prompt_length + "
+      "2 data.completion_length"
+    )
+  return text
 
 
 def _holding(inspection: Inspection, kind: str) -> int:

@@ -74,8 +74,8 @@ def inspect_records(
   tokenizer: Any,
   limits: Limits,
   *,
-  batch_size: int,
-  num_steps: int,
+  stages: dict[str, dict[str, int]],
+  max_positions: int | None = None,
   rollout_prompts: Sequence[Any] = (),
   judge: Callable[[str, str], Any] | None = None,
   reading: dict[str, Any] | None = None,
@@ -88,8 +88,9 @@ def inspect_records(
       where records bring them, else against the judge.
     tokenizer: as `tokenize` describes, with `token_text(id)`.
     limits: of training.
-    batch_size: pairs an update.
-    num_steps: updates.
+    stages: "preference" and, where there is fine-tuning, "sft": each
+      {"num_steps": updates, "batch_size": rows an update}.
+    max_positions: the model's longest sequence, None for no limit.
     rollout_prompts: prompts without pairs, where rollouts answer such.
     judge: (prompt, completion) -> something with a `reward`.
     reading: what was counted while reading: any of "layout", "rows_read",
@@ -97,10 +98,10 @@ def inspect_records(
       "leaked_prompts", and "on_bad", what training does about bad rows.
 
   Returns:
-    What JSON can hold: kind ("pairs" or "demonstrations"), limits, training,
-    reading, rows (by split), tokens (a `TokenCounts`), lengths, cuts, padding,
-    dialogues_as_text, duplicates, length_bias, labels, rollouts, examples,
-    findings, verdict. What doesn't apply is None.
+    What JSON can hold: kind ("pairs" or "demonstrations"), limits, stages,
+    max_positions, reading, rows (by split), tokens (a `TokenCounts`), lengths,
+    cuts, padding, dialogues_as_text, duplicates, length_bias, labels, rollouts,
+    examples, findings, verdict. What doesn't apply is None.
 
   Raises:
     ValueError: if there is no record, or for one that the tokenizer refuses,
@@ -114,7 +115,8 @@ def inspect_records(
   inspection = {
     "kind": "pairs" if len(scored) == 2 else "demonstrations",
     "limits": dataclasses.asdict(limits),
-    "training": {"batch_size": batch_size, "num_steps": num_steps},
+    "stages": stages,
+    "max_positions": max_positions,
     "reading": dict(reading or {}),
     "rows": _by_split(measured, limits),
     "tokens": dataclasses.asdict(measured.counts),

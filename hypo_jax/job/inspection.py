@@ -35,13 +35,16 @@ def inspect_data(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   """
   reading_config = config.copy_and_resolve_references()
   reading_config.data.on_bad_rows = "skip"
-  workdir.mkdir(parents=True, exist_ok=True)
   task = make_task(reading_config, workdir)
-  tokenizer = reviews.WordTokenizer()
+  tokenizer, max_positions = reviews.WordTokenizer(), None
   if config.model.path:
     tokenizer = models.load_tokenizer(config.model.path)
+    max_positions = models.load_config(config.model.path).max_positions
   data, rollout = config.data, config.rollout
   records, source = _records(task, data.path, workdir)
+  stages = ("sft", "preference")
+  if task.pairs is None and records["train"] is not task.demonstrations:
+    stages = ("preference",)  # Sampled pairs, not what is fine-tuned on.
   result = inspection.inspect_records(
     records,
     tokenizer,
@@ -50,8 +53,8 @@ def inspect_data(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
       data.completion_length,
       rollout.max_new_tokens or data.completion_length,
     ),
-    batch_size=config.preference.batch_size,
-    num_steps=config.preference.num_steps,
+    stages=_stages(config, stages),
+    max_positions=max_positions,
     rollout_prompts=task.prompts.get("rollout", ()),
     judge=task.judge,
     reading=task.counts | {"on_bad": data.on_bad_rows},
@@ -64,6 +67,16 @@ def inspect_data(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   report.write_inspection(workdir, result)
   write_json(workdir / "inspect.json", result)
   return result
+
+
+def _stages(config: Any, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+  """Returns updates and batch size of the stages that are run."""
+  stages = {name: getattr(config, name) for name in names}
+  return {
+    name: {"num_steps": stage.num_steps, "batch_size": stage.batch_size}
+    for name, stage in stages.items()
+    if stage.num_steps
+  }
 
 
 def _records(

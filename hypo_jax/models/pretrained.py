@@ -126,6 +126,11 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> Any:
   return tokenizer
 
 
+def load_config(path_or_name: str | os.PathLike) -> TransformerConfig:
+  """Reads a model's sizes without its weights; arguments are `load`'s."""
+  return _open(path_or_name).config
+
+
 def _open(path_or_name: str | os.PathLike) -> _Source:
   path = pathlib.Path(path_or_name)
   if str(path_or_name) == _SMOLLM2:

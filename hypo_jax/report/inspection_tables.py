@@ -21,20 +21,18 @@ _QUANTILES = ("5", "50", "95", "99")
 
 def facts(inspection: Inspection) -> str:
   """Returns how much there is, and how much of it training sees."""
-  kind, training = inspection["kind"], inspection["training"]
-  rows = sum(split["rows"] for split in inspection["rows"].values())
-  text = f"{rows:,} {kind}"
+  kind = inspection["kind"]
+  text = f"{whole(inspection['cuts']['rows'])} {kind}"
   if inspection.get("source"):
     text += f" from {visible(inspection['source'])}"
-  if kind == "pairs":
-    seen = training["num_steps"] * training["batch_size"]
-    to_train = inspection["rows"].get("train", {}).get("rows", 0)
+  stage = "preference" if kind == "pairs" else "sft"
+  to_train = inspection["rows"].get("train", {}).get("rows", 0)
+  if (settings := inspection["stages"].get(stage)) and to_train:
+    steps, size = settings["num_steps"], settings["batch_size"]
     text += (
-      f". {training['num_steps']:,} updates of {training['batch_size']:,} "
-      f"pairs see {seen:,}"
+      f". {whole(steps)} updates of {whole(size)} see {whole(steps * size)}: "
+      f"{steps * size / to_train:.2g} epochs of the {whole(to_train)} in train"
     )
-    if to_train:
-      text += f": {seen / to_train:.2g} epochs of the {to_train:,} in train"
   return text + "."
 
 
