@@ -81,11 +81,14 @@ def test_run_py_inspects_a_file_and_claims_nothing(tmp_path):
   assert process.returncode == 0, process.stderr
   assert f"60 pairs from {path}" in " ".join(process.stdout.split())
   # A film of two words, ":", four words, "." and EOS: nine.
-  assert "Change before training: data.completion_length" in process.stdout
+  # One bad row of 61 is above the 1% that training takes.
+  assert (
+    "Change before training: data.on_bad_rows, data.completion_length."
+  ) in process.stdout
   assert process.stdout.endswith(f"page: {workdir / 'inspect.html'}\n")
   written = json.loads((workdir / "inspect.json").read_text())
   assert written["lengths"]["chosen"]["quantiles"]["50"] == 9
-  assert written["verdict"]["keys"] == ["data.completion_length"]
+  assert written["reading"]["bad_rows"] == 1
   assert sum(s["rows"] for s in written["rows"].values()) == 60
   assert written["settings"]["data"]["completion_length"] == 6
   # What is advised can be trained in the same place.
@@ -101,7 +104,12 @@ def test_a_files_bad_rows_are_shown_where_training_would_refuse_them(tmp_path):
   assert sum(s["rows"] for s in result["rows"].values()) == 60
   assert any(":61: " in note for note in result["notes"])
   assert config.data.on_bad_rows == "auto"
-  assert result["reading"]["on_bad"] == "auto"
+  reading = {key: result["reading"][key] for key in ("rows_read", "bad_rows")}
+  assert reading == {"rows_read": 63, "bad_rows": 3}
+  assert result["verdict"]["keys"] == ["data.on_bad_rows"]
+  config.data.on_bad_rows = "skip"
+  result = inspection.inspect_data(config, tmp_path / "job")
+  assert result["verdict"]["ok"] and len(result["findings"]) == 1
 
 
 def test_the_embedded_world_has_demonstrations_until_a_job_samples_pairs(

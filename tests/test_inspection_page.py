@@ -144,6 +144,7 @@ def test_text_from_data_is_escaped_wherever_it_stands(inspection):
   rows = [pair(ATTACK, ATTACK, ATTACK + "b", file=ATTACK, line=1)]
   reading = {
     "layout": ATTACK,
+    "rows_read": 9,
     "filters": [{"name": ATTACK, "before": 9, "after": 1}],
   }
   result = inspect({ATTACK: rows}, reading=reading)

@@ -88,8 +88,7 @@ def _finding(level: str, text: str, advice: str, key: str = "") -> Finding:
 def _reading(inspection: Inspection):
   reading = inspection["reading"]
   bad, rows = reading.get("bad_rows", 0), reading.get("rows_read", 0)
-  # "rows_read" may or may not hold the bad ones.
-  share = bad / max(rows, bad, 1)
+  share = bad / max(rows, 1)
   refusing = {"fatal": 0.0, "auto": _BAD_ROWS}
   if share > refusing.get(reading.get("on_bad"), 1.0):
     yield _finding(

@@ -93,9 +93,8 @@ def inspect_records(
     max_positions: the model's longest sequence, None for no limit.
     rollout_prompts: prompts without pairs, where rollouts answer such.
     judge: (prompt, completion) -> something with a `reward`.
-    reading: what was counted while reading: any of "layout", "rows_read",
-      "bad_rows", "blank_lines", "filters" (of "name", "before", "after"),
-      "leaked_prompts", and "on_bad", what training does about bad rows.
+    reading: what was counted while reading, as far as it is known: the keys of
+      `tasks.Task.counts`, and "on_bad", what training does about bad rows.
 
   Returns:
     What JSON can hold: kind ("pairs" or "demonstrations"), limits, stages,

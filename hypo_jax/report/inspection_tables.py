@@ -54,19 +54,16 @@ def figures(inspection: Inspection) -> list[tuple[str, str, str]]:
 
 
 def reading_table(inspection: Inspection) -> Table:
-  """Returns what reading counted, as far as it is known; [] if nothing is."""
-  reading = inspection["reading"]
-  rows = []
-  if layout := reading.get("layout"):
-    rows.append(["layout", str(layout)])
-  for key in ("rows_read", "bad_rows", "blank_lines"):
-    if key in reading:
-      rows.append([key.replace("_", " "), whole(reading[key])])
-  for step in reading.get("filters") or []:
-    before, after = whole(step["before"]), whole(step["after"])
-    rows.append([f"filter {step['name']}", f"{before} → {after}"])
-  if "leaked_prompts" in reading:
-    rows.append(["prompts in two splits", whole(reading["leaked_prompts"])])
+  """Returns what reading counted; [] where nothing was read from a file."""
+  reading, rows = inspection["reading"], []
+  if reading.get("rows_read"):
+    rows.append(["layout", str(reading.get("layout", NOT_AVAILABLE))])
+    for key in ("rows_read", "bad_rows", "blank_lines"):
+      rows.append([key.replace("_", " "), whole(reading.get(key))])
+    for step in reading.get("filters") or []:
+      before, after = whole(step["before"]), whole(step["after"])
+      rows.append([f"filter {step['name']}", f"{before} → {after}"])
+    rows.append(["prompts in two splits", whole(reading.get("leaked_prompts"))])
   if rollouts := inspection["rollouts"]:
     rows.append(["prompts for rollouts", whole(rollouts["prompts"])])
     rows.append(["of them cut", whole(rollouts["cut"])])
