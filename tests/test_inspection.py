@@ -163,6 +163,8 @@ def test_splits_are_counted_apart():
     (16, [1], list(range(0, 19, 2))),
     (4, [99] * 99, list(range(0, 101, 10))),
     (96, [10], list(range(0, 101, 10))),
+    (4, [20] * 9 + [79], list(range(0, 81, 10))),
+    (4, [20] * 9 + [9999], list(range(0, 91, 10))),
   ],
 )
 def test_a_histogram_reaches_beyond_the_limit_and_most_values(
@@ -511,22 +513,29 @@ def test_the_side_that_is_cut_alone_decides_what_no_eos_teaches():
 
 def test_advised_limits_hold_the_texts_whole():
   rows = [BAD["long prompt"](i) for i in range(60)] + GOOD[60:]
-  rows = [r | {"chosen": words(9 + i % 2)} for i, r in enumerate(rows)]
+  # With EOS: 4 giants of 101 tokens, 56 sides of 11, the others of 2.
+  chosen = [words(100)] * 4 + [words(10)] * 56 + [words(1)] * 40
+  rows = [r | {"chosen": c} for r, c in zip(rows, chosen, strict=True)]
   result = inspect(rows)
   advice = {f["key"]: f["advice"] for f in result["findings"]}
-  assert "data.prompt_length = 8 " in advice["data.prompt_length"]
-  # 11 tokens with EOS, and up to a multiple of 8.
-  assert "data.completion_length = 16 " in advice["data.completion_length"]
+  assert advice["data.prompt_length"] == (
+    "data.prompt_length = 8 holds 95% of them whole, 8 holds 99%"
+  )
+  # Of 200 sides, up to a multiple of 8.
+  assert advice["data.completion_length"] == (
+    "data.completion_length = 16 holds 95% of them whole, 104 holds 99%"
+  )
   assert result["verdict"]["keys"] == [
     "data.prompt_length",
     "data.completion_length",
   ]
-  # Together 8 + 2 x 16 = 40.
-  for positions, said in ((40, False), (39, True)):
+  # Together 8 + 2 x 104 = 216.
+  for positions, said in ((216, False), (215, True)):
     advice = inspect(rows, max_positions=positions)["findings"][0]["advice"]
     assert (f"the model has {positions} positions" in advice) == said
   better = inspect(rows, limits=(8, 16, 16))
-  assert better["cuts"]["prompts"] == better["cuts"]["completions"] == 0
+  assert better["cuts"]["prompts"] == 0 and better["cuts"]["completions"] == 4
+  assert better["verdict"]["ok"]
 
 
 def test_limits_far_above_what_texts_need_are_found():

@@ -36,7 +36,6 @@ _BAD_ROWS = 0.01
 _FILTERED = 0.5
 # A limit this many times what 99% of the texts need only costs time.
 _ROOMY = 2
-_HOLDS = "99"
 
 
 def find(inspection: Inspection) -> list[Finding]:
@@ -342,15 +341,16 @@ def _labels(inspection: Inspection):
 
 
 def _enough(inspection: Inspection, kind: str) -> str:
-  """Says what limit holds nearly all texts, and whether the model can too."""
-  text = (
-    f"data.{kind}_length = {_holding(inspection, kind)} holds 99% of them whole"
-  )
+  """Says what limits hold nearly all texts, and whether the model can too."""
   most = inspection["max_positions"]
-  wanted = _holding(inspection, "prompt") + 2 * _holding(
+  text = (
+    f"data.{kind}_length = {_holding(inspection, kind, '95')} holds 95% of "
+    f"them whole, {_holding(inspection, kind, '99')} holds 99%"
+  )
+  needed = _holding(inspection, "prompt") + 2 * _holding(
     inspection, "completion"
   )
-  if most is not None and wanted > most:
+  if most is not None and needed > most:
     text += (
       f"; the model has {most} positions for data.prompt_length + "
       "2 data.completion_length"
@@ -358,9 +358,9 @@ def _enough(inspection: Inspection, kind: str) -> str:
   return text
 
 
-def _holding(inspection: Inspection, kind: str) -> int:
-  """Returns the multiple of 8 that 99% of the texts fit in."""
-  value = inspection["lengths"][kind]["quantiles"][_HOLDS]
+def _holding(inspection: Inspection, kind: str, percent: str = "99") -> int:
+  """Returns the multiple of 8 that so many of the texts fit in."""
+  value = inspection["lengths"][kind]["quantiles"][percent]
   return -(-int(value) // 8) * 8
 
 

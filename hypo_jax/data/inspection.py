@@ -241,12 +241,16 @@ def _lengths(measured: _Measured, limits: Limits) -> dict[str, Any]:
 
 
 def histogram_edges(values: np.ndarray, limit: int) -> list[int]:
-  """Returns edges from 0 to beyond the limit and 99% of the values.
+  """Returns edges from 0 to beyond the limit and nearly all values.
 
-  Bars are half-open, 1, 2 or 5 times a power of ten wide, at most 16; what is
-  longer than the last edge is for the caller to count.
+  To 99% of the values, unless those lie beyond four times what 75% need: then
+  a few giants would leave one bar for all others. What is longer than the last
+  edge is for the caller to count. Bars are half-open, 1, 2 or 5 times a power
+  of ten wide, at most 16.
   """
-  top = max(limit, int(pair_quality.quantiles(values)["99"])) + 1
+  percents = pair_quality.quantiles(values)
+  nearly_all = min(int(percents["99"]), 4 * int(percents["75"]))
+  top = max(limit, nearly_all) + 1
   steps = (step * 10**power for power in range(12) for step in (1, 2, 5))
   width = next(w for w in steps if w * _MOST_BINS >= top)
   return list(range(0, top + width, width))
