@@ -163,7 +163,7 @@ def test_splits_are_counted_apart():
     (16, [1], list(range(0, 19, 2))),
     (4, [99] * 99, list(range(0, 101, 10))),
     (96, [10], list(range(0, 101, 10))),
-    (4, [20] * 9 + [79], list(range(0, 81, 10))),
+    (4, [20] * 9 + [79], list(range(0, 81, 5))),
     (4, [20] * 9 + [9999], list(range(0, 91, 10))),
   ],
 )
