@@ -22,7 +22,10 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where everything is written; default runs/<config name>."
 )
 _MODE = flags.DEFINE_enum(
-  "mode", "train", ["train", "evaluate", "sample", "export"], "What to do."
+  "mode",
+  "train",
+  ["train", "evaluate", "sample", "export", "inspect"],
+  "What to do; inspect looks at the data and needs no trained model.",
 )
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "last", "For evaluate, sample, export: last, best or a step."
@@ -59,9 +62,14 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   if _COORDINATOR.value:
     _join_hosts()
-  claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
+  if _MODE.value != "inspect":
+    claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
+  elif _ANEW.value:
+    raise app.UsageError("--anew: expected with --mode=train, got inspect")
   try:
-    if _MODE.value == "train":
+    if _MODE.value == "inspect":
+      _inspect(config, workdir)
+    elif _MODE.value == "train":
       _train(config, workdir)
     else:
       _use(config, workdir, prompts)
@@ -101,6 +109,19 @@ def _train(config, workdir: pathlib.Path) -> None:
   if not _PROCESS_ID.value:
     print(report.terminal_summary(result))
     print(f"report: {workdir / 'report.html'}")
+
+
+def _inspect(config, workdir: pathlib.Path) -> None:
+  import jax
+
+  from hypo_jax import report
+  from hypo_jax.job.inspection import inspect_data
+
+  if jax.process_index():
+    return
+  result = inspect_data(config, workdir)
+  print(report.inspection_summary(result, colour=sys.stdout.isatty()))
+  print(f"page: {workdir / 'inspect.html'}")
 
 
 def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:

@@ -38,6 +38,10 @@ class Task:
       the reference policy has yet to sample them.
     judge: (prompt, completion) -> reviews.Judgement, or None.
     notes: what was skipped while reading, for the terminal.
+    counts: of the pairs' file, what JSON holds: "layout", "rows_read"
+      (good and bad ones), "bad_rows", "blank_lines", "filters" (a list of
+      {"name", "before", "after"}, pairs, in order) and "leaked_prompts" (in
+      more than one split). The embedded world reads nothing: all are 0.
   """
 
   demonstrations: Records
@@ -45,6 +49,7 @@ class Task:
   pairs: dict[str, Records] | None
   judge: Callable[[str, str], Any] | None
   notes: tuple[str, ...] = ()
+  counts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def reviews_task(
@@ -80,6 +85,7 @@ def reviews_task(
     },
     pairs=None,
     judge=reviews.judge,
+    counts=_counts("reviews"),
   )
 
 
@@ -146,7 +152,34 @@ def preference_file_task(
       f"skipped, {about['leaked_prompts']} prompts in two splits",
       *about["first_bad_rows"],
     ),
+    counts=_counts(
+      "pairs",
+      rows_read=about["good_rows"] + about["bad_rows"],
+      bad_rows=about["bad_rows"],
+      blank_lines=about["blank_lines"],
+      leaked_prompts=about["leaked_prompts"],
+    ),
   )
+
+
+def _counts(
+  layout: str,
+  *,
+  rows_read: int = 0,
+  bad_rows: int = 0,
+  blank_lines: int = 0,
+  filters: tuple[dict[str, Any], ...] = (),
+  leaked_prompts: int = 0,
+) -> dict[str, Any]:
+  """Returns `Task.counts`."""
+  return {
+    "layout": layout,
+    "rows_read": int(rows_read),
+    "bad_rows": int(bad_rows),
+    "blank_lines": int(blank_lines),
+    "filters": list(filters),
+    "leaked_prompts": int(leaked_prompts),
+  }
 
 
 def _distinct(prompts: list[Any]) -> list[Any]:

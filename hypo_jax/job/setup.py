@@ -126,13 +126,13 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
   mesh = sharding.make_mesh(**config.mesh)
   check_batches(config, mesh)
   if jax.process_index() == 0:
-    task = _make_task(config, workdir)
+    task = make_task(config, workdir)
     for note in task.notes:
       print(note, file=sys.stderr, flush=True)
   if jax.process_count() > 1:
     # The first process builds the dataset, the others find it built.
     multihost_utils.sync_global_devices("task")
-    task = _make_task(config, workdir)
+    task = make_task(config, workdir)
   model, params, tokenizer = _make_model(config, mesh)
   lengths = (config.data.prompt_length, config.data.completion_length)
   tokens = tasks.Tokens(tokenizer, *lengths)
@@ -166,7 +166,8 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
   )
 
 
-def _make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
+def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
+  """Reads the data that the configuration names; builds its dataset."""
   data = config.data
   num_prompts = {
     "validation": config.evaluate.num_validation_prompts,

@@ -107,6 +107,30 @@ def load(
   )
 
 
+def load_tokenizer(path_or_name: str | os.PathLike) -> Any:
+  """Reads a model's tokenizer without its weights.
+
+  Args:
+    path_or_name: what `load` takes.
+
+  Raises:
+    FileNotFoundError: as `load`.
+    ValueError: as `load`, and where a folder holds no tokenizer.
+  """
+  tokenizer = _open(path_or_name).tokenizer
+  if tokenizer is None:
+    raise ValueError(
+      f"{path_or_name}: expected tokenizer.json (and tokenizer_config.json "
+      "with its special tokens) beside the weights, not there"
+    )
+  return tokenizer
+
+
+def load_config(path_or_name: str | os.PathLike) -> TransformerConfig:
+  """Reads a model's sizes without its weights; arguments are `load`'s."""
+  return _open(path_or_name).config
+
+
 def _open(path_or_name: str | os.PathLike) -> _Source:
   path = pathlib.Path(path_or_name)
   if str(path_or_name) == _SMOLLM2:
