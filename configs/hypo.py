@@ -37,17 +37,27 @@ def get_config() -> ConfigDict:
   config.model.remat = False
 
   config.data = ConfigDict()
-  config.data.path = "reviews"  # or pairs: .jsonl, .jsonl.gz, .parquet
+  config.data.path = "reviews"  # or pairs: a file, a folder, a hub name
+  config.data.layout = "auto"  # or a name in hypo_jax/data/layouts.py
+  config.data.split = ""  # of a folder or hub name that has several
+  config.data.demonstration_path = ""  # for sft; empty: the chosen completions
   config.data.rollout_path = ""  # prompts of rollouts; empty: the pairs'
   config.data.prompt_length = 12  # tokens
   config.data.completion_length = 28  # tokens, EOS included
   config.data.reference_cache = ""  # shared between runs; empty: the workdir's
   config.data.num_demonstrations = 8192  # reviews only
   config.data.num_pairs = 512  # reviews only
-  config.data.as_messages = False  # "\n\nHuman:" prompts to the chat template
+  config.data.as_messages = False  # text prompts to the chat template
   config.data.validation_fraction = 0.1  # of a file's prompts
   config.data.test_fraction = 0.15
   config.data.on_bad_rows = "auto"  # fatal above 1%; or "skip", "fatal"
+
+  # Pairs of a file that are left out, in this order.
+  config.data.filter = ConfigDict()
+  config.data.filter.min_margin = 0.0  # of scores; 0: off, as below
+  config.data.filter.max_length_ratio = 0.0  # of completions, in characters
+  config.data.filter.max_pairs_per_prompt = 0
+  config.data.filter.drop_duplicate_prompts = False  # case, white space aside
 
   config.sft = ConfigDict()
   config.sft.num_steps = 1000

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from hypo_jax import evaluate, keys, models, sharding, statistics
 from hypo_jax.checkpoint import write_json
-from hypo_jax.data import reviews, tasks
+from hypo_jax.data import filters, reviews, tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +182,8 @@ def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
     )
   if not data.path:
     raise ValueError(
-      "data.path: expected a file of pairs (.jsonl, .jsonl.gz, .parquet); pass "
-      "--config.data.path=FILE"
+      "data.path: expected a file or folder of pairs (.jsonl, .jsonl.gz, "
+      ".parquet, .csv, .arrow) or a hub name; pass --config.data.path=PATH"
     )
   return tasks.preference_file_task(
     data.path,
@@ -194,6 +194,10 @@ def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
     as_messages=data.as_messages,
     on_bad=data.on_bad_rows,
     rollout_path=data.rollout_path,
+    demonstration_path=data.demonstration_path,
+    layout=data.layout,
+    split=data.split,
+    filters=filters.Filters(**data.filter),
   )
 
 
