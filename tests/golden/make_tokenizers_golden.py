@@ -319,6 +319,7 @@ def make_kinds():
   runs = ["\n", "\n\n", "\n\n\n", "▁▁", "▁▁▁", "▁▁▁▁"]
   gemma = sentence_piece([*special, *turns], runs=runs)
   gemma.add_special_tokens([*special, *turns])
+  gemma.add_tokens([tokenizers.AddedToken(r, normalized=False) for r in runs])
   gemma.normalizer = normalizers.Replace(" ", "▁")
   gemma.decoder = spaces_back(first=False)
   begins(gemma, "<bos>")
