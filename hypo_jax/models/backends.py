@@ -76,14 +76,21 @@ def byte_level(
     split: a key of `SPLITS`.
     special: tokens found in text before all else, and dropped by decoding.
     added: likewise found, and kept.
+
+  Raises:
+    ValueError: for merges of what isn't in the vocabulary.
   """
-  backend = tokenizers.Tokenizer(
-    models.BPE(
+  try:
+    bpe = models.BPE(
       vocab=dict(vocabulary),
       merges=list(merges),
       ignore_merges=split in WHOLE_PIECES,
     )
-  )
+  except Exception as error:  # The library raises Exception itself.
+    raise ValueError(
+      f"merges: expected pairs of tokens of the vocabulary: {error}"
+    ) from error
+  backend = tokenizers.Tokenizer(bpe)
   if split == "qwen2":
     backend.normalizer = normalizers.NFC()
   backend.pre_tokenizer = pre_tokenizers.Sequence(

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import processors
 
 from hypo_jax.models import backends
 
@@ -32,8 +31,8 @@ class Vocabulary:
   """A tokenizer and what stands beside it.
 
   Attributes:
-    backend: it adds BOS where the file says so.
-    settings: as in tokenizer_config.json.
+    backend: adds nothing to texts.
+    settings: as in tokenizer_config.json, add_bos_token included.
     chat_template: Jinja source, or None.
     eos_token_ids: what ends a turn or a message, beside the EOS.
   """
@@ -89,15 +88,10 @@ def read(metadata: dict[str, Any]) -> Vocabulary:
           f"{len(keys['tokens'])}, the number of tokens, got {token_id}"
         )
       settings[name] = token
-  if settings["add_bos_token"]:
-    bos = settings.get("bos_token")
-    if bos is None:
-      raise ValueError(
-        "tokenizer.ggml.bos_token_id: expected in a file whose texts begin "
-        "with BOS, missing"
-      )
-    backend.post_processor = processors.TemplateProcessing(
-      single=f"{bos} $A", special_tokens=[(bos, keys["bos_token_id"])]
+  if settings["add_bos_token"] and "bos_token" not in settings:
+    raise ValueError(
+      "tokenizer.ggml.bos_token_id: expected in a file whose texts begin with "
+      "BOS, missing"
     )
   ends = [keys.get(f"{name}_token_id") for name in ("eot", "eom")]
   return Vocabulary(

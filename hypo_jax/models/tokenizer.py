@@ -38,6 +38,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tokenizers
+from tokenizers import processors
 
 from hypo_jax.models import backends, chat, gguf_vocabulary
 
@@ -72,7 +73,8 @@ class Tokenizer:
     """Wraps `backend`.
 
     Args:
-      backend: the tokenizer proper; its truncation and padding are put off.
+      backend: the tokenizer proper; its truncation and padding are put off, and
+        BOS before texts is put on or off as `settings` say.
       settings: as in tokenizer_config.json, of which the special tokens and
         add_bos_token are read and all is saved.
       chat_template: Jinja source, or None.
@@ -123,7 +125,11 @@ class Tokenizer:
     return found
 
   def _find_prefix(self) -> list[int]:
-    """Returns the ids that are added before every text."""
+    """Returns the ids that are added before every text.
+
+    The setting add_bos_token wins over the file's post-processor, which is then
+    replaced, since transformers 5 looks at nothing else.
+    """
     prefix = []
     # Of some text that gives tokens: what is added before and what after one
     # that gives none can't be told apart.
@@ -136,8 +142,16 @@ class Tokenizer:
     adds_bos = self._settings.get("add_bos_token")
     if adds_bos is None or self.bos_token_id is None:
       return prefix
-    prefix = [i for i in prefix if i != self.bos_token_id]
-    return [self.bos_token_id, *prefix] if adds_bos else prefix
+    wanted = [i for i in prefix if i != self.bos_token_id]
+    if adds_bos:
+      wanted = [self.bos_token_id, *wanted]
+    if wanted != prefix:
+      tokens = [self._backend.id_to_token(i) for i in wanted]
+      self._backend.post_processor = processors.TemplateProcessing(
+        single=[*tokens, "$A"],
+        special_tokens=list(dict(zip(tokens, wanted, strict=True)).items()),
+      )
+    return wanted
 
   def _find_turn(self, ends: Sequence[int | None]) -> chat.Turn:
     known = self._backend.get_added_tokens_decoder()
