@@ -133,6 +133,16 @@ def test_a_template_whose_turns_end_with_no_token_gets_the_eos():
   assert ids == [*tokenizer.encode_completion("Yes."), eos]
 
 
+def test_the_first_token_that_can_end_a_turn_ends_it():
+  source = (
+    "{% for m in messages %}<|im_start|>{{ m.content }} <|im_end|>"
+    "<|endoftext|>{% endfor %}{{ '<|im_start|>' if add_generation_prompt }}"
+  )
+  tokenizer = with_template("qwen2", source)
+  expected = tokenizer.encode_completion("Yes. <|im_end|>")
+  assert tokenizer.encode_turn("Yes.") == expected
+
+
 def test_an_open_thought_is_not_closed_again():
   # Some open the answer with a thought that they drop from answers given.
   source = (

@@ -94,6 +94,13 @@ def test_gguf_special_tokens_are_those_of_the_tokenizer_json(kind):
   assert got.eos_token_id == first  # The file's keys name no other here.
 
 
+@every_kind
+def test_gguf_tokens_are_spelled_as_in_the_tokenizer_json(kind):
+  # Gemma's files write runs of spaces as such.
+  got = gguf_vocabulary.read(metadata_of(kind)).backend
+  assert got.get_vocab() == kinds.backend(kind).get_vocab()
+
+
 def test_mistrals_gguf_ids_are_those_of_the_tokenizer_json_on_plain_text():
   # Where a text begins with a space, or goes on after a special token, a file
   # doesn't say which of two ways with the space before is meant.
