@@ -20,12 +20,18 @@ def get_config() -> ConfigDict:
   config.seed = 0
 
   config.model = ConfigDict()
-  config.model.path = ""  # empty: from scratch, of the sizes below
-  config.model.num_layers = 2
-  config.model.width = 64
-  config.model.num_heads = 4
-  config.model.num_kv_heads = 2
-  config.model.mlp_width = 128
+  config.model.path = ""  # folder, .gguf or hub name; empty: from scratch
+  # Of a model from scratch, in the words of a config.json; vocabulary and
+  # positions are the data's. A model from `path` brings its own.
+  config.model.architecture = ConfigDict()
+  config.model.architecture.architectures = ("LlamaForCausalLM",)
+  config.model.architecture.num_hidden_layers = 2
+  config.model.architecture.hidden_size = 64
+  config.model.architecture.num_attention_heads = 4
+  config.model.architecture.num_key_value_heads = 2
+  config.model.architecture.intermediate_size = 128
+  config.model.architecture.rms_norm_eps = 1e-5
+  config.model.architecture.tie_word_embeddings = True
   config.model.compute_dtype = "float32"
   config.model.param_dtype = "float32"  # or bfloat16; int8 under adapters
   config.model.remat = False

@@ -32,6 +32,9 @@ class Letters:
   def encode_completion(self, text):
     return [EOS if letter == "$" else ord(letter) for letter in text]
 
+  def encode_turn(self, text):
+    return self.encode_completion(f"<assistant>{text}$\n") if text else []
+
 
 def pair(prompt="ab", chosen="cd", rejected="e"):
   return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
@@ -66,8 +69,29 @@ def test_prompts_are_left_padded_and_completions_right_padded():
 
 def test_messages_reach_the_tokenizer_as_messages():
   record = pair(prompt=[{"role": "user", "content": "hi"}])
-  arrays, _ = tokenize_pair(record, prompt_length=9)
+  arrays, counts = tokenize_pair(record, prompt_length=9, completion_length=14)
   assert arrays["prompt_tokens"].tolist() == [BOS] + list(map(ord, "<user>hi"))
+  # Answers to messages are turns, and end where those do.
+  chosen = arrays["chosen_tokens"][arrays["chosen_mask"]].tolist()
+  assert chosen == [*map(ord, "<assistant>cd"), EOS]
+  assert counts.truncated_completions == 0
+  empty, counts = tokenize_pair(record | {"chosen": ""}, prompt_length=9)
+  assert not empty["chosen_mask"].any() and counts.empty_rows == 1
+
+
+def test_nothing_is_stripped_from_completions():
+  arrays, _ = tokenize_pair(pair(chosen=" a\n", rejected=" "))
+  assert arrays["chosen_tokens"].tolist() == [*map(ord, " a\n"), EOS]
+  # White space alone is text: somebody wrote it.
+  assert arrays["rejected_tokens"].tolist()[:2] == [ord(" "), EOS]
+  assert arrays["pair_mask"]
+
+
+def test_a_tokenizer_without_eos_is_refused_once_a_completion_ends():
+  tokenizer = Letters(eos_token_id=None)
+  tokenize.tokenize_prompt(pair(), tokenizer, prompt_length=4)
+  with pytest.raises(ValueError, match="eos_token_id: expected a token .* set"):
+    tokenize_pair(pair(), tokenizer)
 
 
 def test_a_completion_has_one_eos_whether_the_text_writes_it_or_not():

@@ -102,12 +102,15 @@ def test_messages_go_through_the_template_which_writes_its_own_bos():
 
 def test_messages_without_template_or_with_refused_roles_are_errors():
   messages = [{"role": "judge", "content": "hi"}]
-  with pytest.raises(ValueError, match="no chat template"):
+  with pytest.raises(ValueError, match="expected text, .* no chat template"):
     make(template=None).encode_prompt(messages)
-  with pytest.raises(ValueError, match="unknown role judge"):
+  with pytest.raises(ValueError, match="no chat template"):
+    make(template=None).encode_turn("hi")
+  with pytest.raises(ValueError, match="expected .* judge: unknown role judge"):
     make().encode_prompt(messages)
-  with pytest.raises(ValueError, match="refuses the messages"):
-    make().encode_prompt(["hi"])
+  for wrong in (["hi"], []):
+    with pytest.raises(ValueError, match="expected text or messages"):
+      make().encode_prompt(wrong)
 
 
 def test_template_that_is_not_jinja_is_an_error():
@@ -117,7 +120,7 @@ def test_template_that_is_not_jinja_is_an_error():
 
 def test_templates_cannot_reach_python():
   tokenizer = make(template="{{ messages.__class__.__mro__ }}")
-  with pytest.raises(ValueError, match="refuses the messages"):
+  with pytest.raises(ValueError, match="'__class__' of .* unsafe"):
     tokenizer.encode_prompt([{"role": "user", "content": "hi"}])
 
 
@@ -148,8 +151,9 @@ def test_ending_ids_are_the_tokenizers_first_then_the_configs():
   assert make().eos_token_id == 1
   assert make(ends=[2, 1]).eos_token_id == (1, 2)
   assert make(ends=[2], eos_token=None).eos_token_id == 2
-  with pytest.raises(ValueError, match="eos_token: expected a token that ends"):
-    make(eos_token=None)
+  # The end of the template's turns is one too.
+  ends_otherwise = TEMPLATE.replace("+ eos_token", "+ '<end>'")
+  assert make(template=ends_otherwise).eos_token_id == (1, 2)
 
 
 def test_pad_is_the_first_eos_unless_named():
@@ -166,6 +170,27 @@ def test_decode_drops_special_tokens():
   tokenizer = make()
   ids = tokenizer.encode_prompt("hé🙂") + [1, 3, 3]
   assert tokenizer.decode(ids) == "hé🙂"
+
+
+def test_single_tokens_are_shown_with_their_space_and_specials_by_name():
+  tokenizer = tokenizer_lib.from_gguf(gguf_metadata())
+  ids = tokenizer.encode_completion("ab a<eos>\n")
+  shown = [tokenizer.token_text(i) for i in ids]
+  assert shown == ["ab", " a", "<eos>", "\n"]
+  # Half of a letter is shown as the vocabulary spells the byte.
+  halves = tokenizer.encode_completion("é")
+  assert [tokenizer.token_text(i) for i in halves] == ["Ã", "©"]
+
+
+def test_a_space_written_as_a_mark_is_shown_as_a_space():
+  vocabulary = {"<eos>": 0, "\u2581a": 1, "b": 2}
+  backend = tokenizers.Tokenizer(
+    tokenizers.models.BPE(vocab=vocabulary, merges=[])
+  )
+  backend.decoder = tokenizers.decoders.Metaspace()
+  backend.add_special_tokens(["<eos>"])
+  tokenizer = tokenizer_lib.Tokenizer(backend, settings={"eos_token": "<eos>"})
+  assert [tokenizer.token_text(i) for i in (1, 2)] == [" a", "b"]
 
 
 def test_saved_tokenizer_loads_equal(tmp_path):
@@ -201,7 +226,7 @@ def test_files_truncation_and_padding_are_put_off(tmp_path):
 
 def test_unreadable_tokenizer_is_a_named_error(tmp_path):
   (tmp_path / "tokenizer.json").write_text("{")
-  with pytest.raises(ValueError, match="tokenizer.json: not a readable"):
+  with pytest.raises(ValueError, match="tokenizer.json: expected a tokenizer"):
     tokenizer_lib.from_folder(tmp_path)
 
 
@@ -222,7 +247,7 @@ def test_gguf_tokenizer_merges_and_splits_every_digit_off():
 
 
 @pytest.mark.parametrize(
-  "key, value", [("ggml.pre", "llama-bpe"), ("ggml.model", "llama")]
+  "key, value", [("ggml.pre", "poro-chat"), ("ggml.model", "t5")]
 )
 def test_unknown_gguf_tokenizers_are_refused_by_name(key, value):
   with pytest.raises(ValueError, match=f"tokenizer.{key}: .* got '{value}'"):

@@ -3,7 +3,9 @@
 """Turns text records into token rows of fixed length, by one rule:
 
     prompt      encode_prompt(prompt), the last P tokens of it
-    completion  encode_completion(text) + EOS, the first C tokens of it
+    completion  encode_completion(text) + EOS, the first C tokens of it;
+                encode_turn(text) where the prompt is messages, plus an EOS
+                where that has none
 
 The prompt is cut from the left (its end is what the completion answers, though
 a cut prompt loses its BOS), each completion from the right, where it also loses
@@ -16,10 +18,15 @@ A completion never holds a second EOS: none is added where it ends with one, and
 what follows the first is dropped. A text that gives no tokens is an empty side,
 not a bare EOS, which nobody judged: its mask is all False, and pair_mask too.
 
+Text is never stripped: a completion's leading space and its last newline are
+tokens like others.
+
 A tokenizer is any object with `encode_prompt(prompt) -> ids` (text or a list
 of messages; at least one token), `encode_completion(text) -> ids` (no EOS
-needed), `eos_token_id` (an int, or a tuple whose first ends completions) and
-`pad_token_id`.
+needed), `encode_turn(text) -> ids` if it takes messages (an answer as the chat
+template writes it, with the token that ends it; none for a text without
+tokens), `eos_token_id` (an int, or a tuple whose first ends completions; None
+until one has to end) and `pad_token_id`.
 """
 
 import dataclasses
@@ -172,7 +179,9 @@ def _tokenize(
   )
   empty = False
   for side in sides:
-    ids, cut = _completion_ids(record[side], tokenizer)
+    is_text = isinstance(record["prompt"], str)
+    encode = tokenizer.encode_completion if is_text else tokenizer.encode_turn
+    ids, cut = _end_at_eos(list(encode(record[side])), tokenizer.eos_token_id)
     kept = ids[:completion_length]
     tokens = np.full(completion_length, tokenizer.pad_token_id, np.int32)
     tokens[: len(kept)] = kept
@@ -185,11 +194,17 @@ def _tokenize(
   return arrays, counts + TokenCounts(empty_rows=int(empty))
 
 
-def _completion_ids(text: str, tokenizer) -> tuple[list[int], bool]:
-  """Returns ids that end with their only EOS, and whether text followed it."""
-  eos = tokenizer.eos_token_id
+def _end_at_eos(
+  ids: list[int], eos: int | tuple[int, ...] | None
+) -> tuple[list[int], bool]:
+  """Returns ids that end with their only EOS, and whether more followed it."""
+  if eos is None:
+    raise ValueError(
+      "eos_token_id: expected a token that ends completions, but the tokenizer "
+      "names none; set eos_token in tokenizer_config.json or eos_token_id in "
+      "generation_config.json"
+    )
   eos_ids = eos if isinstance(eos, tuple) else (eos,)
-  ids = list(tokenizer.encode_completion(text))
   for place, token in enumerate(ids):
     if token in eos_ids:
       return ids[: place + 1], place + 1 < len(ids)

@@ -6,33 +6,45 @@ A `Tokenizer` wraps what a tokenizer.json describes and adds what stands beside
 it: which ids begin and end a text, and the chat template.
 
     prompt, text        BOS where the tokenizer adds one + the text's ids
-    prompt, messages    the chat template's rendering, ready for the answer
-    completion          the text's ids alone
+    prompt, messages    the chat template's text, ready for the answer; BOS only
+                        where the template writes it, as in transformers
+    completion          the text's ids as they follow other text
+    turn                the same for an answer to messages: as the template
+                        opens and closes it, its end token last
 
-The ids of a row are these two joined, so a prompt's ids never depend on what
-follows them. Text isn't searched for dialogue markers: a plain string stays
-plain, and only messages go through the template. Special tokens written out in
-a text become those tokens, as in transformers. A tokenizer that puts a space
-before every text puts one before completions too, and `decode` drops it.
+The ids of a row are prompt and completion joined, so a prompt's ids never
+depend on what follows them: rollouts start from exactly these ids. The text of
+both in one piece can give others, in three ways, and then ours are meant:
 
-Neither transformers nor torch is needed. Templates see no clock: a run's tokens
-are the same tomorrow.
+  * a merge across the seam ("Ans" + "wer", newline + newline) isn't made;
+  * a tokenizer that puts a space before every text (Llama 2) puts none before a
+    completion, since that goes on from the prompt, and `decode` drops none;
+  * templates strip an answer's outer white space, and we strip nothing.
+
+Text isn't searched for dialogue markers: a plain string stays plain, and only
+messages go through the template. Special tokens written out in a text become
+those tokens, as in transformers. A turn may end with another token than a text
+does (Gemma: <end_of_turn>, <eos>); both then end completions. A tokenizer
+without EOS or template works until one is needed.
+
+Neither transformers nor torch is needed.
 """
 
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
 import tokenizers
+from tokenizers import processors
+
+from hypo_jax.models import backends, chat, gguf_vocabulary
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
-# Token types in GGUF files.
-_CONTROL, _USER_DEFINED = 3, 4
+_TEMPLATE = "chat_template.jinja"
+_NAMED_TEMPLATES = "additional_chat_templates"
 
 
 class Tokenizer:
@@ -40,10 +52,11 @@ class Tokenizer:
 
   Attributes:
     bos_token_id: int, or None where there is no such token.
-    eos_token_id: int or tuple of ints that end a completion, the first of them
-      written by us.
-    pad_token_id: int; the first EOS where the files name no other, since masks
-      and not ids say what is padding.
+    eos_token_id: int or tuple of ints that end a completion, or None where the
+      files name none. Text ends with the first of them, a turn with the
+      template's.
+    pad_token_id: int; the first EOS where the files name no other (0 without
+      one), since masks and not ids say what is padding.
     vocab_size: tokens, added ones included; a model may have more rows.
     chat_template: Jinja source, or None.
   """
@@ -54,61 +67,114 @@ class Tokenizer:
     *,
     settings: dict[str, Any],
     chat_template: str | None = None,
+    named_templates: Mapping[str, str] | None = None,
     eos_token_ids: Sequence[int] = (),
   ):
     """Wraps `backend`.
 
     Args:
-      backend: the tokenizer proper; its truncation and padding are put off.
-      settings: as in tokenizer_config.json, of which bos_token, eos_token,
-        unk_token, pad_token and add_bos_token are read and all is saved.
+      backend: the tokenizer proper; its truncation and padding are put off, and
+        BOS before texts is put on or off as `settings` say.
+      settings: as in tokenizer_config.json, of which the special tokens and
+        add_bos_token are read and all is saved.
       chat_template: Jinja source, or None.
+      named_templates: others by name, which are saved and not used.
       eos_token_ids: further ids that end a completion.
 
     Raises:
-      ValueError: for a special token outside the vocabulary, no EOS at all, or
-        a template that isn't Jinja.
+      ValueError: for a special token outside the vocabulary, or a template that
+        isn't Jinja.
     """
     backend.no_truncation()
     backend.no_padding()
     self._backend = backend
+    self._bare = backends.continuation(backend)
     self._settings = settings
+    self._named_templates = dict(named_templates or {})
     self._special = _special_tokens(settings)
-    ids = {name: self._id(name) for name in self._special}
-    ends = [ids.get("eos_token"), *eos_token_ids]
-    ends = tuple(dict.fromkeys(i for i in ends if i is not None))
-    if not ends:
-      raise ValueError(
-        "eos_token: expected a token that ends completions in "
-        "tokenizer_config.json or generation_config.json, got none"
-      )
-    self.bos_token_id = ids.get("bos_token")
-    self.eos_token_id = ends if len(ends) > 1 else ends[0]
-    self.pad_token_id = ids.get("pad_token", ends[0])
+    if "eos_token" not in self._special and eos_token_ids:
+      # Templates and transformers, of a saved folder, know it by its name.
+      token = backend.id_to_token(eos_token_ids[0])
+      self._special |= {} if token is None else {"eos_token": token}
+    ids = {name: self._id(name) for name in _SPECIAL_NAMES}
+    ends = [ids["eos_token"], *eos_token_ids]
+    self.bos_token_id = ids["bos_token"]
     self.vocab_size = backend.get_vocab_size()
     self.chat_template = chat_template
-    self._prefix = self._find_prefix(ends)
-    self._template = chat_template and _compile_template(chat_template)
+    self._template = self._turn = None
+    if chat_template is not None:
+      self._template = chat.ChatTemplate(chat_template, self._special)
+      self._turn = self._find_turn(ends)
+      ends.append(self._token_id(self._turn.end_token))
+    ends = tuple(dict.fromkeys(i for i in ends if i is not None))
+    self.eos_token_id = (ends if len(ends) > 1 else ends[0]) if ends else None
+    pad = ids["pad_token"]
+    self.pad_token_id = (*ends, 0)[0] if pad is None else pad
+    self._prefix = self._find_prefix()
 
-  def _id(self, name: str) -> int:
-    found = self._backend.token_to_id(self._special[name])
-    if found is None:
+  def _token_id(self, token: str | None) -> int | None:
+    return None if token is None else self._backend.token_to_id(token)
+
+  def _id(self, name: str) -> int | None:
+    token = self._special.get(name)
+    found = self._token_id(token)
+    if token is not None and found is None:
       raise ValueError(
-        f"{name}: expected a token of the vocabulary, got "
-        f"{self._special[name]!r}"
+        f"{name}: expected a token of the vocabulary, got {token!r}"
       )
     return found
 
-  def _find_prefix(self, ends: tuple[int, ...]) -> list[int]:
-    """Returns the ids that begin every text."""
-    prefix = self._backend.encode("").ids
-    while prefix and prefix[-1] in ends and prefix[-1] != self.bos_token_id:
-      prefix = prefix[:-1]
+  def _find_prefix(self) -> list[int]:
+    """Returns the ids that are added before every text.
+
+    The setting add_bos_token wins over the file's post-processor, which is then
+    replaced, since transformers 5 looks at nothing else.
+    """
+    prefix = []
+    # Of some text that gives tokens: what is added before and what after one
+    # that gives none can't be told apart.
+    words = map(self._backend.id_to_token, range(self.vocab_size))
+    for text in itertools.chain("a", filter(None, words)):
+      encoded = self._backend.encode(text)
+      if 0 in encoded.special_tokens_mask:
+        prefix = encoded.ids[: encoded.special_tokens_mask.index(0)]
+        break
     adds_bos = self._settings.get("add_bos_token")
     if adds_bos is None or self.bos_token_id is None:
       return prefix
-    prefix = [i for i in prefix if i != self.bos_token_id]
-    return [self.bos_token_id, *prefix] if adds_bos else prefix
+    wanted = [i for i in prefix if i != self.bos_token_id]
+    if adds_bos:
+      wanted = [self.bos_token_id, *wanted]
+    if wanted != prefix:
+      tokens = [self._backend.id_to_token(i) for i in wanted]
+      self._backend.post_processor = processors.TemplateProcessing(
+        single=[*tokens, "$A"],
+        special_tokens=list(dict(zip(tokens, wanted, strict=True)).items()),
+      )
+    return wanted
+
+  def _find_turn(self, ends: Sequence[int | None]) -> chat.Turn:
+    known = self._backend.get_added_tokens_decoder()
+    enders = {token.content for token in known.values() if token.special}
+    enders |= {self._backend.id_to_token(i) for i in ends if i is not None}
+    turn = chat.find_turn(self._template, filter(None, enders))
+    if self._bare is self._backend:
+      return turn
+    # Some put a space before whatever follows a special token, so before an
+    # answer too where the open prompt ends with one.
+    try:
+      prompt = self._template.render(chat.QUESTION, open_answer=True)
+    except ValueError:
+      return turn
+    answer = turn.opening + chat.PROBE
+    whole = self._encode(prompt + answer)
+    spaced = self._encode(prompt) + self.encode_completion(" " + answer)
+    if whole == spaced:
+      return chat.Turn(" " + turn.opening, turn.closing, turn.end_token)
+    return turn
+
+  def _encode(self, text: str) -> list[int]:
+    return self._backend.encode(text, add_special_tokens=False).ids
 
   def encode_prompt(self, prompt: str | list[dict[str, str]]) -> list[int]:
     """Returns the ids of text, or of messages and the start of the answer.
@@ -121,11 +187,12 @@ class Tokenizer:
         with roles that it refuses.
     """
     if isinstance(prompt, str):
-      ids = self.encode_completion(prompt)
+      ids = self._encode(prompt)
       if ids[: len(self._prefix)] != self._prefix:
         ids = self._prefix + ids
     else:
-      ids = self.encode_completion(self._render(prompt))
+      text = self._needed_template().render(prompt, open_answer=True)
+      ids = self._encode(text)
     if not ids:
       raise ValueError(
         "prompt: expected text of at least one token (this tokenizer adds no "
@@ -134,27 +201,45 @@ class Tokenizer:
     return ids
 
   def encode_completion(self, text: str) -> list[int]:
-    """Returns the ids of `text`, with neither BOS nor EOS added."""
-    return self._backend.encode(text, add_special_tokens=False).ids
+    """Returns the ids of `text` after other text; nothing is added to it."""
+    return self._bare.encode(text, add_special_tokens=False).ids
+
+  def encode_turn(self, text: str) -> list[int]:
+    """Returns the ids of `text` as the template writes an answer.
+
+    They end with the token that ends the template's turns; what it writes after
+    that is left out. Where it has no such token, the text's ids stand alone. No
+    tokens come of a text without any.
+
+    Raises:
+      ValueError: without a template.
+    """
+    self._needed_template()
+    if not self.encode_completion(text):
+      return []
+    turn = self._turn
+    return self.encode_completion(turn.opening + text + turn.closing)
 
   def decode(self, ids: Iterable[int]) -> str:
-    """Returns the text of `ids` without special tokens."""
-    return self._backend.decode([int(i) for i in ids])
+    """Returns the text of a completion's ids without special tokens."""
+    return self._bare.decode([int(i) for i in ids])
 
-  def _render(self, messages: list[dict[str, str]]) -> str:
+  def token_text(self, token_id: int) -> str:
+    """Returns one token for people to see; special ones by their name."""
+    name = self._backend.id_to_token(int(token_id)) or f"<{token_id}>"
+    text = self._backend.decode([int(token_id)], skip_special_tokens=False)
+    if not text or "\ufffd" in text:  # Part of a character.
+      return name
+    starts_word = name.startswith("\u2581") and not text.startswith(" ")
+    return f" {text}" if starts_word else text
+
+  def _needed_template(self) -> chat.ChatTemplate:
     if self._template is None:
       raise ValueError(
-        "prompt: got messages, but this tokenizer has no chat template; "
-        "expected text"
+        "prompt: expected text, since this tokenizer has no chat template, got "
+        "messages; put one into chat_template.jinja beside tokenizer.json"
       )
-    try:
-      return self._template.render(
-        messages=messages, add_generation_prompt=True, **self._special
-      )
-    except (jinja2.TemplateError, TypeError) as error:
-      raise ValueError(
-        f"prompt: the chat template refuses the messages: {error}"
-      ) from error
+    return self._template
 
   def fingerprint(self) -> str:
     """Returns what the ids of any text, and of messages, follow from."""
@@ -162,14 +247,31 @@ class Tokenizer:
     return json.dumps([*parts, self.eos_token_id, self.pad_token_id])
 
   def save(self, folder: str | os.PathLike) -> None:
-    """Writes tokenizer.json and tokenizer_config.json, template included."""
+    """Writes tokenizer.json, tokenizer_config.json and the chat templates.
+
+    The class named there becomes the one that takes tokenizer.json as it is:
+    transformers has others that follow rules of their own instead.
+    """
     folder = pathlib.Path(folder)
     self._backend.save(str(folder / "tokenizer.json"))
     settings = self._settings | self._special
-    if self.chat_template is not None:
-      settings["chat_template"] = self.chat_template
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     text = json.dumps(settings, indent=2, ensure_ascii=False)
     (folder / "tokenizer_config.json").write_text(text + "\n", "utf-8")
+    others = folder / _NAMED_TEMPLATES
+    for old in (folder / _TEMPLATE, *others.glob("*.jinja")):
+      old.unlink(missing_ok=True)
+    if self.chat_template is not None:
+      (folder / _TEMPLATE).write_text(self.chat_template, "utf-8")
+    for name, source in self._named_templates.items():
+      others.mkdir(exist_ok=True)
+      (others / f"{name}.jinja").write_text(source, "utf-8")
+
+
+def has_tokenizer(folder: str | os.PathLike) -> bool:
+  """Whether `folder` holds files that `from_folder` reads."""
+  names = {path.name for path in pathlib.Path(folder).iterdir()}
+  return "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names
 
 
 def from_folder(
@@ -178,105 +280,112 @@ def from_folder(
   """Reads tokenizer.json and what stands beside it.
 
   Args:
-    folder: holds tokenizer.json and, where they exist, tokenizer_config.json,
-      special_tokens_map.json and chat_template.jinja.
+    folder: holds tokenizer.json, or vocab.json and merges.txt (GPT-2, Qwen 2);
+      and, where they exist, tokenizer_config.json, special_tokens_map.json,
+      added_tokens.json, chat_template.jinja and additional_chat_templates/.
     eos_token_ids: ids that the generation config ends on.
 
   Raises:
-    ValueError: for a file that can't be read.
+    ValueError: for a file that can't be read, or none that describes a
+      tokenizer.
   """
   folder = pathlib.Path(folder)
-  path = folder / "tokenizer.json"
-  try:
-    backend = tokenizers.Tokenizer.from_file(str(path))
-  except Exception as error:  # The library raises Exception itself.
-    raise ValueError(f"{path}: not a readable tokenizer: {error}") from error
   special = read_json(folder / "special_tokens_map.json")
   settings = special | read_json(folder / "tokenizer_config.json")
-  template = settings.pop("chat_template", None)
-  if isinstance(template, list):  # Several, by name.
-    named = {entry["name"]: entry["template"] for entry in template}
-    template = named.get("default")
-  if (path := folder / "chat_template.jinja").exists():
-    template = path.read_text("utf-8")
+  named = _templates(folder, settings.pop("chat_template", None))
+  path = folder / "tokenizer.json"
+  if path.exists():
+    try:
+      backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises Exception itself.
+      raise ValueError(
+        f"{path}: expected a tokenizer, not readable as one: {error}"
+      ) from error
+  elif has_tokenizer(folder):
+    settings, backend = _from_merges(folder, settings)
+  else:
+    models = [p.name for p in folder.glob("*.model")]
+    raise ValueError(
+      f"{folder}: expected tokenizer.json"
+      + (f", got {models[0]} (SentencePiece) alone" if models else ", none")
+      + "; transformers makes it: AutoTokenizer.from_pretrained(folder)"
+      ".save_pretrained(folder), with sentencepiece installed"
+    )
   return Tokenizer(
     backend,
     settings=settings,
-    chat_template=template,
+    chat_template=named.pop("default", None),
+    named_templates=named,
     eos_token_ids=eos_token_ids,
   )
+
+
+def _templates(folder: pathlib.Path, settled: Any) -> dict[str, str]:
+  """Returns chat templates by name, "default" the one in use.
+
+  Args:
+    folder: its files win.
+    settled: tokenizer_config.json's chat_template: None, one, or a list of
+      {"name", "template"}.
+  """
+  if isinstance(settled, list):
+    named = {entry["name"]: entry["template"] for entry in settled}
+  else:
+    named = {} if settled is None else {"default": settled}
+  if (folder / _TEMPLATE).exists():
+    named["default"] = (folder / _TEMPLATE).read_text("utf-8")
+  for path in sorted((folder / _NAMED_TEMPLATES).glob("*.jinja")):
+    named[path.stem] = path.read_text("utf-8")
+  return named
+
+
+def _from_merges(
+  folder: pathlib.Path, settings: dict[str, Any]
+) -> tuple[dict[str, Any], tokenizers.Tokenizer]:
+  """Builds what vocab.json and merges.txt, which name no splits, stand for."""
+  kind = settings.get("tokenizer_class") or "GPT2Tokenizer"
+  splits = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
+  split = splits.get(kind.removesuffix("Fast"))
+  if split is None or settings.get("add_prefix_space"):
+    raise ValueError(
+      f"{folder}: expected tokenizer.json, since vocab.json and merges.txt "
+      f"alone tell all of {' and '.join(splits)} without add_prefix_space, got "
+      f"{kind}; transformers' AutoTokenizer saves it"
+    )
+  end = "<|endoftext|>"
+  if split == "gpt-2" and end in read_json(folder / "vocab.json"):
+    # GPT-2's files leave its one special token unsaid.
+    settings = {"bos_token": end, "eos_token": end} | settings
+  added = read_json(folder / "added_tokens.json")
+  for i, token in (settings.get("added_tokens_decoder") or {}).items():
+    added[token["content"]] = int(i)
+  backend = backends.from_merges(
+    folder / "vocab.json",
+    folder / "merges.txt",
+    split=split,
+    special=_special_tokens(settings).values(),
+    added=added,
+  )
+  return settings, backend
 
 
 def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
   """Builds the tokenizer that a GGUF file's metadata describe.
 
   Args:
-    metadata: the file's keys; those under tokenizer.* are read.
+    metadata: the file's keys, of which general.architecture and those under
+      tokenizer.* are read; see `gguf_vocabulary`.
 
   Raises:
-    ValueError: for a kind of tokenizer other than "gpt2" (byte-level BPE) with
-      the "smollm" splits, or a missing key.
+    ValueError: for an unknown kind of tokenizer, or a missing key.
   """
-  metadata = {
-    key.removeprefix("tokenizer.").removeprefix("ggml."): value
-    for key, value in metadata.items()
-    if key.startswith("tokenizer.")
-  }
-  for key, known in (("model", "gpt2"), ("pre", "smollm")):
-    if metadata.get(key) != known:
-      raise ValueError(
-        f"tokenizer.ggml.{key}: expected {known!r}, got {metadata.get(key)!r}"
-      )
-  for key in ("tokens", "merges", "token_type"):
-    if key not in metadata:
-      raise ValueError(f"tokenizer.ggml.{key}: expected in the file, missing")
-  tokens = metadata["tokens"]
-  names = ("bos", "eos", "unknown", "padding")
-  settings: dict[str, Any] = {
-    "tokenizer_class": "PreTrainedTokenizerFast",
-    "add_bos_token": bool(metadata.get("add_bos_token", False)),
-    "clean_up_tokenization_spaces": False,
-  }
-  for ours, theirs in zip(_SPECIAL_NAMES, names, strict=True):
-    if (token_id := metadata.get(f"{theirs}_token_id")) is not None:
-      settings[ours] = tokens[token_id]
-  ends = [metadata.get(f"{name}_token_id") for name in ("eot", "eom")]
+  read = gguf_vocabulary.read(metadata)
   return Tokenizer(
-    _smollm_backend(tokens, metadata["merges"], metadata["token_type"]),
-    settings=settings,
-    chat_template=metadata.get("chat_template"),
-    eos_token_ids=[i for i in ends if i is not None],
+    read.backend,
+    settings=read.settings,
+    chat_template=read.chat_template,
+    eos_token_ids=read.eos_token_ids,
   )
-
-
-def _smollm_backend(
-  tokens: list[str], merges: list[str], types: list[int]
-) -> tokenizers.Tokenizer:
-  backend = tokenizers.Tokenizer(
-    tokenizers.models.BPE(
-      vocab={token: i for i, token in enumerate(tokens)},
-      merges=[tuple(merge.split(" ", 1)) for merge in merges],
-    )
-  )
-  # Every digit apart, then GPT-2's regular expression on what lies between.
-  backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
-    [
-      tokenizers.pre_tokenizers.Digits(individual_digits=True),
-      tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ]
-  )
-  backend.decoder = tokenizers.decoders.ByteLevel()
-
-  def added(kind: int) -> list[tokenizers.AddedToken]:
-    return [
-      tokenizers.AddedToken(token, normalized=False)
-      for token, token_type in zip(tokens, types, strict=True)
-      if token_type == kind
-    ]
-
-  backend.add_special_tokens(added(_CONTROL))
-  backend.add_tokens(added(_USER_DEFINED))
-  return backend
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -286,40 +395,24 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   try:
     values = json.loads(path.read_text("utf-8"))
   except ValueError as error:
-    raise ValueError(f"{path}: not readable as JSON: {error}") from error
+    raise ValueError(
+      f"{path}: not readable as JSON, expected an object: {error}"
+    ) from error
   if not isinstance(values, dict):
     raise ValueError(f"{path}: expected an object, got {type(values).__name__}")
   return values
 
 
 def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
-  """Returns the special tokens that are set, as text."""
+  """Returns the special tokens that are set, as text, by name.
+
+  All that a template may write: mask_token, image_token and the like too.
+  """
+  named = settings.get("extra_special_tokens")
+  values = settings | (named if isinstance(named, dict) else {})
   texts = {}
-  for name in _SPECIAL_NAMES:
-    value = settings.get(name)
-    text = value["content"] if isinstance(value, dict) else value
-    if text is not None:
+  for name, value in values.items():
+    text = value.get("content") if isinstance(value, dict) else value
+    if name.endswith("_token") and isinstance(text, str):
       texts[name] = text
   return texts
-
-
-def _compile_template(source: str) -> jinja2.Template:
-  def raise_exception(message):
-    raise jinja2.TemplateError(message)
-
-  def tojson(value, indent=None):
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-  # As transformers sets it up: templates are written for these settings. The
-  # sandbox, because a template is somebody else's program.
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-  )
-  environment.filters["tojson"] = tojson
-  environment.globals["raise_exception"] = raise_exception
-  try:
-    return environment.from_string(source)
-  except jinja2.TemplateError as error:
-    raise ValueError(
-      f"chat_template: expected a Jinja template, got an error: {error}"
-    ) from error
