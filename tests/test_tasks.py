@@ -103,16 +103,16 @@ def test_a_configuration_reaches_the_data(tmp_path):
   config.data.path = str(scored_rows(tmp_path / "rows.jsonl"))
   config.data.filter.min_margin = 5.0
   config.data.as_messages = True
-  task = setup._make_task(config, tmp_path)
+  task = setup.make_task(config, tmp_path)
   assert task.counts["layout"] == "shp"
   assert task.counts["filters"][0]["after"] == 45
   assert isinstance(task.pairs["train"][0]["prompt"], list)
   config.data.layout = "tldr"
   with pytest.raises(ValueError, match='expected rows of layout "tldr"'):
-    setup._make_task(config, tmp_path)
+    setup.make_task(config, tmp_path)
   config.data.split = "train"
   with pytest.raises(ValueError, match="data.split: expected none for a file"):
-    setup._make_task(config, tmp_path)
+    setup.make_task(config, tmp_path)
 
 
 def test_layout_filters_and_split_build_data_sets_of_their_own(tmp_path):
