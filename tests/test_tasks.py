@@ -211,6 +211,14 @@ def test_demonstrations_of_their_own_keep_clear_of_the_evaluations(tmp_path):
   assert f"{left_out} left out" in task.notes[-1]
 
 
+def test_a_split_without_pairs_is_an_error_that_says_how_many_prompts(tmp_path):
+  path = write_rows(tmp_path / "rows.jsonl", 3)
+  with pytest.raises(
+    ValueError, match="none in validation of 3 distinct.*frac"
+  ):
+    make_task(path, tmp_path, validation_fraction=0.0)
+
+
 def test_rated_texts_fill_every_split(tmp_path):
   path = tmp_path / "rows.jsonl"
   rows = [

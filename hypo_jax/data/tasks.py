@@ -144,8 +144,11 @@ def preference_file_task(
   pairs = {split: preferences.read_split(builder, split) for split in SPLITS}
   for split, records in pairs.items():
     if not records:
+      everything = [r["prompt"] for rows in pairs.values() for r in rows]
       raise ValueError(
-        f"{path}: expected pairs in every split, none in {split}"
+        f"{path}: expected pairs in every split, got none in {split} of "
+        f"{len(_distinct(everything))} distinct prompts; change "
+        "data.validation_fraction or data.test_fraction, or add prompts"
       )
   prompts = {
     split: _distinct([r["prompt"] for r in pairs[split]])[: num_prompts[split]]
