@@ -221,6 +221,14 @@ def test_rows_of_no_layout_are_named_with_the_nearest(tmp_path):
   assert "no layout has any of these keys" in line
 
 
+@pytest.mark.parametrize(
+  "row", [POST | {"summary": "Sang."}, {"prompt": "a", "completion": "b"}]
+)
+def test_demonstrations_in_place_of_pairs_are_told_apart(tmp_path, row):
+  line = error_of(write_lines(tmp_path / "rows.jsonl", [row]))
+  assert "demonstrations: data.demonstration_path takes them" in line
+
+
 def test_an_unknown_layout_is_named(tmp_path):
   path = write_lines(tmp_path / "rows.jsonl", [EXPLICIT])
   assert "got 'sharegpt'" in error_of(path, layout="sharegpt")

@@ -97,6 +97,12 @@ def recognise(
 
 def _nearest(keys: list[str], layouts: Sequence[Layout]) -> str:
   """Says which layout shares most keys, and what it lacks."""
+  if layouts is PAIRS and not {"chosen", "rejected"} & set(keys):
+    for known in (_TLDR_SFT.keys, ("prompt", "completion")):
+      if set(known) <= set(keys):
+        return (
+          "it looks like demonstrations: data.demonstration_path takes them"
+        )
   best = max(  # Of equal ones the more general.
     reversed(layouts), key=lambda x: len(set(x.keys) & set(keys)) / len(x.keys)
   )

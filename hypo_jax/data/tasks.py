@@ -316,4 +316,6 @@ def write_records(path: pathlib.Path, records: Records) -> None:
   os.replace(aside, path)
 
 
-read_records = functools.partial(readers.read_preferences, on_bad="fatal")
+read_records = functools.partial(
+  readers.read_preferences, layout="explicit", on_bad="fatal"
+)
