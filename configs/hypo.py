@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
   config.data = ConfigDict()
   config.data.path = "reviews"  # or pairs: a file, a folder, a hub name
   config.data.layout = "auto"  # or a name in hypo_jax/data/layouts.py
-  config.data.split = ""  # of a folder or hub name that has several
+  config.data.split = ""  # of folders and hub names that have several
   config.data.demonstration_path = ""  # for sft; empty: the chosen completions
   config.data.rollout_path = ""  # prompts of rollouts; empty: the pairs'
   config.data.prompt_length = 12  # tokens

@@ -47,6 +47,7 @@ def get_config() -> ConfigDict:
   config.model.remat = True
 
   config.data.path = "HuggingFaceH4/ultrafeedback_binarized"
+  config.data.split = "train_prefs"
   config.data.prompt_length = 1024
   config.data.completion_length = 1024
   config.data.validation_fraction = 0.01

@@ -103,16 +103,20 @@ def test_a_configuration_reaches_the_data(tmp_path):
   config.data.path = str(scored_rows(tmp_path / "rows.jsonl"))
   config.data.filter.min_margin = 5.0
   config.data.as_messages = True
-  task = setup._make_task(config, tmp_path)
+  task = setup.make_task(config, tmp_path)
   assert task.counts["layout"] == "shp"
   assert task.counts["filters"][0]["after"] == 45
   assert isinstance(task.pairs["train"][0]["prompt"], list)
   config.data.layout = "tldr"
   with pytest.raises(ValueError, match='expected rows of layout "tldr"'):
-    setup._make_task(config, tmp_path)
-  config.data.split = "train"
-  with pytest.raises(ValueError, match="data.split: expected none for a file"):
-    setup._make_task(config, tmp_path)
+    setup.make_task(config, tmp_path)
+  (tmp_path / "folder").mkdir()
+  scored_rows(tmp_path / "folder" / "train.jsonl")
+  config.data.path = str(tmp_path / "folder")
+  config.data.layout = "auto"
+  config.data.split = "other"
+  with pytest.raises(ValueError, match="data.split: expected one of train"):
+    setup.make_task(config, tmp_path)
 
 
 def test_layout_filters_and_split_build_data_sets_of_their_own(tmp_path):
@@ -221,3 +225,32 @@ def test_rated_texts_fill_every_split(tmp_path):
   task = make_task(path, tmp_path)
   assert sum(map(len, task.pairs.values())) == 80
   assert all(task.pairs.values())
+
+
+def test_one_split_is_read_of_folders_and_files_are_read_whole(tmp_path):
+  """Pairs in a file, demonstrations and rollout prompts in folders."""
+  pairs = tmp_path / "pairs.jsonl"
+  rows = [
+    {"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(60)
+  ]
+  pairs.write_text("\n".join(map(json.dumps, rows)))
+  folder = tmp_path / "more"
+  folder.mkdir()
+  for split, prompt in (("train", "mine"), ("test", "other")):
+    row = {"prompt": prompt, "completion": "c"}
+    (folder / f"{split}.jsonl").write_text(json.dumps(row))
+  task = tasks.preference_file_task(
+    str(pairs),
+    data_dir=tmp_path / "data",
+    num_prompts={"validation": 5, "test": 5},
+    validation_fraction=0.2,
+    test_fraction=0.2,
+    as_messages=False,
+    on_bad="auto",
+    rollout_path=str(folder),
+    demonstration_path=str(folder),
+    split="train",
+  )
+  assert sum(map(len, task.pairs.values())) == 60
+  assert task.prompts["rollout"] == ["mine"]
+  assert {row["prompt"] for row in task.demonstrations} <= {"mine"}

@@ -110,6 +110,7 @@ def read_preferences(
 def read_demonstrations(
   path: str | os.PathLike,
   *,
+  split: str = "",
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
   as_messages: bool = False,
@@ -128,7 +129,7 @@ def read_demonstrations(
       path,
       layouts.DEMONSTRATIONS,
       "auto",
-      "",
+      split,
       on_bad,
       max_bad_fraction,
       as_messages,
@@ -139,6 +140,7 @@ def read_demonstrations(
 def read_prompts(
   path: str | os.PathLike,
   *,
+  split: str = "",
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
   as_messages: bool = False,
@@ -156,7 +158,7 @@ def read_prompts(
       path,
       layouts.PROMPTS,
       "auto",
-      "",
+      split,
       on_bad,
       max_bad_fraction,
       as_messages,
