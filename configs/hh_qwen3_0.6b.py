@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
   config.model.remat = True
 
   config.data.path = "Anthropic/hh-rlhf"
-  config.data.split = "train"  # of all its parts
+  config.data.split = "train"  # of its three helpful sets and the harmless one
   config.data.as_messages = True
   config.data.prompt_length = 384
   config.data.completion_length = 128

@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
   config.data = ConfigDict()
   config.data.path = "reviews"  # or pairs: a file, a folder, a hub name
   config.data.layout = "auto"  # or a name in hypo_jax/data/layouts.py
-  config.data.split = ""  # of folders and hub names that have several
+  config.data.split = ""  # of a folder or hub name that has several
   config.data.demonstration_path = ""  # for sft; empty: the chosen completions
   config.data.rollout_path = ""  # prompts of rollouts; empty: the pairs'
   config.data.prompt_length = 12  # tokens
@@ -51,10 +51,8 @@ def get_config() -> ConfigDict:
   config.data.validation_fraction = 0.1  # of a file's prompts
   config.data.test_fraction = 0.15
   config.data.on_bad_rows = "auto"  # fatal above 1%; or "skip", "fatal"
-
-  # Pairs of a file that are left out, in this order.
-  config.data.filter = ConfigDict()
-  config.data.filter.min_margin = 0.0  # of scores; 0: off, as below
+  config.data.filter = ConfigDict()  # leaves out, in this order; 0: off
+  config.data.filter.min_margin = 0.0  # of scores
   config.data.filter.max_length_ratio = 0.0  # of completions, in characters
   config.data.filter.max_pairs_per_prompt = 0
   config.data.filter.drop_duplicate_prompts = False  # case, white space aside

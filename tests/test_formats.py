@@ -188,6 +188,24 @@ def test_one_split_needs_no_name_and_folders_of_one_are_read_together(tmp_path):
   assert prompts_of(tmp_path / "a") == ["a test 0"]
 
 
+def test_files_that_are_numbered_belong_to_their_folders_split(tmp_path):
+  for number in range(2):
+    path = tmp_path / "default" / "train" / f"{number:04}.parquet"
+    write_parquet(path, rows_of(str(number), 1))
+  assert prompts_of(tmp_path, split="default/train") == ["0 0", "1 0"]
+
+
+def test_demonstrations_and_prompts_of_a_folder_are_those_to_train_on(tmp_path):
+  for split in ("train", "test"):
+    write_lines(tmp_path / f"{split}.jsonl", rows_of(split))
+  for read in (readers.read_demonstrations, readers.read_prompts):
+    prompts = [record["prompt"] for record in read(tmp_path).records]
+    assert prompts == ["train 0", "train 1"]
+  (tmp_path / "train.jsonl").rename(tmp_path / "other.jsonl")
+  with pytest.raises(ValueError, match="expected one of other, test"):
+    readers.read_prompts(tmp_path)
+
+
 def test_paths_without_rows_are_named(tmp_path):
   assert "got none" in error_of(tmp_path)
   assert "no such path" in error_of(tmp_path / "rows.jsonl")

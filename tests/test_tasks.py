@@ -227,8 +227,10 @@ def test_rated_texts_fill_every_split(tmp_path):
   assert all(task.pairs.values())
 
 
-def test_one_split_is_read_of_folders_and_files_are_read_whole(tmp_path):
-  """Pairs in a file, demonstrations and rollout prompts in folders."""
+def test_a_split_of_pairs_leaves_files_whole_and_other_folders_to_train(
+  tmp_path,
+):
+  """Pairs in a file, demonstrations and rollout prompts in a folder."""
   pairs = tmp_path / "pairs.jsonl"
   rows = [
     {"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(60)
@@ -249,7 +251,7 @@ def test_one_split_is_read_of_folders_and_files_are_read_whole(tmp_path):
     on_bad="auto",
     rollout_path=str(folder),
     demonstration_path=str(folder),
-    split="train",
+    split="train_prefs",
   )
   assert sum(map(len, task.pairs.values())) == 60
   assert task.prompts["rollout"] == ["mine"]

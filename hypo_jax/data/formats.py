@@ -10,7 +10,7 @@ Files: .jsonl and .json (one object a line), .jsonl.gz and .json.gz, .parquet,
     the `datasets` library saves them with save_to_disk;
   * else the file's name without its ending and "-00000-of-00002", after the
     folders it is in, "data" aside: data/train_prefs-00000-of-00001.parquet is
-    "train_prefs", a/test.jsonl is "a/test".
+    "train_prefs", a/test.jsonl is "a/test", a/test/0000.parquet too.
 
 A split is asked for by that name or by its last part, which may take several
 folders together ("train" for a/train and b/train).
@@ -66,13 +66,14 @@ def resolve(path: str | os.PathLike) -> pathlib.Path:
 
 
 def find(
-  path: str | os.PathLike, split: str = ""
+  path: str | os.PathLike, split: str | None = ""
 ) -> list[tuple[str, pathlib.Path]]:
   """Returns the files of one split, in order, with their names.
 
   Args:
     path: what `resolve` takes.
-    split: of a folder; empty: the only one. Must be empty for a file.
+    split: of a folder; empty: the only one; None: the only one, or "train".
+      Must be empty or None for a file.
 
   Returns:
     (name, path): the file's name, in a folder relative to it.
@@ -93,15 +94,16 @@ def find(
       f"path: expected files ({', '.join(ENDINGS)}) in the folder {path}, got "
       "none"
     )
-  taken = [name for name in splits if name == split] or [
-    name for name in splits if name.split("/")[-1] == split
+  asked = "train" if split is None else split
+  taken = [name for name in splits if name == asked] or [
+    name for name in splits if name.split("/")[-1] == asked
   ]
   if not split and len(splits) == 1:
     taken = list(splits)
   if not taken:
     raise ValueError(
       f"data.split: expected one of {', '.join(splits)} in {path}, got "
-      f"{split!r}; pass --config.data.split=NAME"
+      f"{asked!r}; pass --config.data.split=NAME, or a path to it"
     )
   files = [file for name in taken for file in splits[name]]
   return [(file.relative_to(path).as_posix(), file) for file in files]
@@ -141,7 +143,9 @@ def _splits(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
       continue
     stem = _SHARD.sub("", file.name.removesuffix(ending))
     parts = [part for part in inside.parts[:-1] if part != "data"]
-    splits.setdefault("/".join([*parts, stem]), []).append(file)
+    if not (stem.isdigit() and parts):
+      parts.append(stem)
+    splits.setdefault("/".join(parts), []).append(file)
   return splits
 
 

@@ -110,7 +110,6 @@ def read_preferences(
 def read_demonstrations(
   path: str | os.PathLike,
   *,
-  split: str = "",
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
   as_messages: bool = False,
@@ -118,7 +117,8 @@ def read_demonstrations(
   """Reads prompts with one completion each.
 
   Rows are {"prompt", "chosen"}, {"prompt", "completion"}, TL;DR's posts with
-  summaries, or pairs. Arguments and errors are those of `read_preferences`.
+  summaries, or pairs; of a folder with several splits "train" is read. Other
+  arguments and errors are those of `read_preferences`.
 
   Returns:
     Records {"prompt", "chosen"}, whichever name the file has.
@@ -129,7 +129,7 @@ def read_demonstrations(
       path,
       layouts.DEMONSTRATIONS,
       "auto",
-      split,
+      None,
       on_bad,
       max_bad_fraction,
       as_messages,
@@ -140,14 +140,14 @@ def read_demonstrations(
 def read_prompts(
   path: str | os.PathLike,
   *,
-  split: str = "",
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
   as_messages: bool = False,
 ) -> Reading:
   """Reads rows with a prompt, their own or their layout's.
 
-  Arguments and errors are those of `read_preferences`, whose files it takes.
+  Of a folder with several splits "train" is read. Other arguments and errors
+  are those of `read_preferences`, whose files it takes.
 
   Returns:
     Records {"prompt"}.
@@ -158,7 +158,7 @@ def read_prompts(
       path,
       layouts.PROMPTS,
       "auto",
-      split,
+      None,
       on_bad,
       max_bad_fraction,
       as_messages,
@@ -188,7 +188,7 @@ def _read(
   path: str | os.PathLike,
   known: Sequence[layouts.Layout],
   layout: str,
-  split: str,
+  split: str | None,
   on_bad: str,
   max_bad_fraction: float,
   as_messages: bool,

@@ -121,8 +121,8 @@ def preference_file_task(
       place of the chosen completions, or "". Those whose prompt a validation or
       test pair could have are left out.
     layout: of the pairs, or "auto"; see `layouts`.
-    split: ready-made split that is read of each folder or hub name, or ""; a
-      file is read whole.
+    split: ready-made split of a folder or hub name that pairs are read from,
+      or ""; a file is read whole.
     filters: pairs to leave out.
   """
   # tfds is slow to import, and the embedded world does without it.
@@ -154,7 +154,6 @@ def preference_file_task(
   if rollout_path:
     rows = readers.read_prompts(
       rollout_path,
-      split=_of_folder(rollout_path, split),
       on_bad=on_bad,
       as_messages=as_messages,
     ).records
@@ -164,7 +163,6 @@ def preference_file_task(
   if demonstration_path:
     rows = readers.read_demonstrations(
       demonstration_path,
-      split=_of_folder(demonstration_path, split),
       on_bad=on_bad,
       as_messages=as_messages,
     ).records
