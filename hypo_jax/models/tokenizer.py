@@ -161,10 +161,13 @@ class Tokenizer:
     return wanted
 
   def _find_turn(self, ends: Sequence[int | None]) -> chat.Turn:
-    known = self._backend.get_added_tokens_decoder()
-    enders = {token.content for token in known.values() if token.special}
-    enders |= {self._backend.id_to_token(i) for i in ends if i is not None}
-    turn = chat.find_turn(self._template, filter(None, enders))
+    known = self._backend.get_added_tokens_decoder().values()
+    named = (self._backend.id_to_token(i) for i in ends if i is not None)
+    turn = chat.find_turn(
+      self._template,
+      eos=filter(None, named),
+      special=(token.content for token in known if token.special),
+    )
     if self._bare is self._backend:
       return turn
     # Some put a space before whatever follows a special token, so before an
