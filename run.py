@@ -22,10 +22,16 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where everything is written; default runs/<config name>."
 )
 _MODE = flags.DEFINE_enum(
-  "mode", "train", ["train", "evaluate", "sample", "export"], "What to do."
+  "mode",
+  "train",
+  ["train", "evaluate", "sample", "export", "inspect"],
+  "What to do; inspect looks at the data and needs no trained model.",
 )
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "last", "For evaluate, sample, export: last, best or a step."
+)
+_ADAPTER = flags.DEFINE_bool(
+  "adapter", False, "For export: the adapter alone, as a PEFT folder."
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
@@ -44,6 +50,10 @@ def main(argv: list[str]) -> None:
   prompts = argv[1:]
   if prompts and _MODE.value != "sample":
     raise app.UsageError(f"expected flags only, got {prompts}")
+  if _ADAPTER.value and _MODE.value != "export":
+    raise app.UsageError(
+      f"--adapter: expected with --mode=export only, got {_MODE.value}"
+    )
   if _CONFIG.value is None:
     raise app.UsageError("--config: expected a file, as configs/hypo.py")
   # Orbax tells every save at the info level.
@@ -52,13 +62,18 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   if _COORDINATOR.value:
     _join_hosts()
-  claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
+  if _MODE.value != "inspect":
+    claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
+  elif _ANEW.value:
+    raise app.UsageError("--anew: expected with --mode=train, got inspect")
   try:
-    if _MODE.value == "train":
+    if _MODE.value == "inspect":
+      _inspect(config, workdir)
+    elif _MODE.value == "train":
       _train(config, workdir)
     else:
       _use(config, workdir, prompts)
-  except ValueError as error:
+  except (ValueError, FileNotFoundError) as error:
     # Ours name the argument and what was expected; the rest keeps its trace.
     if "expected" not in str(error):
       raise
@@ -96,6 +111,19 @@ def _train(config, workdir: pathlib.Path) -> None:
     print(f"report: {workdir / 'report.html'}")
 
 
+def _inspect(config, workdir: pathlib.Path) -> None:
+  import jax
+
+  from hypo_jax import report
+  from hypo_jax.job.inspection import inspect_data
+
+  if jax.process_index():
+    return
+  result = inspect_data(config, workdir)
+  print(report.inspection_summary(result, colour=sys.stdout.isatty()))
+  print(f"page: {workdir / 'inspect.html'}")
+
+
 def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
   from hypo_jax.job import modes
   from hypo_jax.job.setup import set_up
@@ -105,7 +133,9 @@ def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
     entry = modes.evaluate_checkpoint(job, _CHECKPOINT.value)
     print(json.dumps(entry, indent=1))
   elif _MODE.value == "export":
-    print(modes.export_checkpoint(job, _CHECKPOINT.value))
+    print(
+      modes.export_checkpoint(job, _CHECKPOINT.value, adapter=_ADAPTER.value)
+    )
   else:
     prompts = prompts or [line.rstrip("\n") for line in sys.stdin]
     completions = modes.sample_checkpoint(job, _CHECKPOINT.value, prompts)

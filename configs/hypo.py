@@ -20,28 +20,44 @@ def get_config() -> ConfigDict:
   config.seed = 0
 
   config.model = ConfigDict()
-  config.model.path = ""  # empty: from scratch, of the sizes below
-  config.model.num_layers = 2
-  config.model.width = 64
-  config.model.num_heads = 4
-  config.model.num_kv_heads = 2
-  config.model.mlp_width = 128
+  config.model.path = ""  # folder, .gguf or hub name; empty: from scratch
+  # Of a model from scratch, in the words of a config.json; vocabulary and
+  # positions are the data's. A model from `path` brings its own.
+  config.model.architecture = ConfigDict()
+  config.model.architecture.architectures = ("LlamaForCausalLM",)
+  config.model.architecture.num_hidden_layers = 2
+  config.model.architecture.hidden_size = 64
+  config.model.architecture.num_attention_heads = 4
+  config.model.architecture.num_key_value_heads = 2
+  config.model.architecture.intermediate_size = 128
+  config.model.architecture.rms_norm_eps = 1e-5
+  config.model.architecture.tie_word_embeddings = True
   config.model.compute_dtype = "float32"
   config.model.param_dtype = "float32"  # or bfloat16; int8 under adapters
   config.model.remat = False
 
   config.data = ConfigDict()
-  config.data.path = "reviews"  # or pairs: .jsonl, .jsonl.gz, .parquet
+  config.data.path = "reviews"  # or pairs: a file, a folder, a hub name
+  config.data.layout = "auto"  # or a name in hypo_jax/data/layouts.py
+  config.data.split = ""  # of folders and hub names that have several
+  config.data.demonstration_path = ""  # for sft; empty: the chosen completions
   config.data.rollout_path = ""  # prompts of rollouts; empty: the pairs'
   config.data.prompt_length = 12  # tokens
   config.data.completion_length = 28  # tokens, EOS included
   config.data.reference_cache = ""  # shared between runs; empty: the workdir's
   config.data.num_demonstrations = 8192  # reviews only
   config.data.num_pairs = 512  # reviews only
-  config.data.as_messages = False  # "\n\nHuman:" prompts to the chat template
+  config.data.as_messages = False  # text prompts to the chat template
   config.data.validation_fraction = 0.1  # of a file's prompts
   config.data.test_fraction = 0.15
   config.data.on_bad_rows = "auto"  # fatal above 1%; or "skip", "fatal"
+
+  # Pairs of a file that are left out, in this order.
+  config.data.filter = ConfigDict()
+  config.data.filter.min_margin = 0.0  # of scores; 0: off, as below
+  config.data.filter.max_length_ratio = 0.0  # of completions, in characters
+  config.data.filter.max_pairs_per_prompt = 0
+  config.data.filter.drop_duplicate_prompts = False  # case, white space aside
 
   config.sft = ConfigDict()
   config.sft.num_steps = 1000

@@ -16,7 +16,7 @@ import optax
 
 from hypo_jax import keys, sharding, train
 from hypo_jax.batch import PreferenceBatch
-from hypo_jax.models import Model, TransformerConfig
+from hypo_jax.models import Model, TransformerConfig, lora
 
 B, P, C = 8, 6, 6
 MODEL = Model(
@@ -51,13 +51,17 @@ def batch(seed: int) -> dict:
   return arrays
 
 
-def trial(mesh) -> dict:
+def trial(mesh, *, rank: int = 0) -> dict:
+  """Five steps of all weights, or of an adapter of a rank."""
   with jax.default_matmul_precision("highest"):
     start = jax.device_get(MODEL.init(jax.random.key(0)))
     laid = sharding.tree_shardings(mesh, start)
     reference = jax.device_put(start, laid)
     optimizer = optax.sgd(0.1)
-    state = train.init_state(reference, optimizer, mesh)
+    trained = reference
+    if rank:
+      trained = lora.init(reference, jax.random.key(1), rank=rank, targets=".*")
+    state = train.init_state(trained, optimizer, mesh)
     train_step = train.make_train_step(
       MODEL,
       optimizer,
@@ -65,6 +69,7 @@ def trial(mesh) -> dict:
       kl_coef=0.2,
       estimator="rao_blackwell",
       micro_batch_size=None,
+      adapters=rank > 0,
     )
     rollout_step = train.make_rollout_step(
       MODEL,
@@ -81,11 +86,13 @@ def trial(mesh) -> dict:
       arrays = {k: v[mine][:share] for k, v in batch(step).items()}
       rows = sharding.global_rows(mesh, PreferenceBatch(**arrays))
       row_keys = keys.row_keys(keys.named_key(3, "rollout", step), rows.row)
-      args = (state.trainable, rows.prompt_tokens, rows.prompt_mask, row_keys)
+      params = train.policy_params(state.trainable, reference, rank > 0)
+      args = (params, rows.prompt_tokens, rows.prompt_mask, row_keys)
       rollouts = rollout_step(*args)
       tokens.append(sharding.gather(rollouts.rows.slot_tokens).tolist())
       state, metrics = train_step(state, reference, rows, rollouts)
-    args = (state.trainable, *args[1:])
+    params = train.policy_params(state.trainable, reference, rank > 0)
+    args = (params, *args[1:])
     text = rollout_step.lower(*args).compile().as_text()
   whole = jax.device_put(state.trainable, sharding.replicated(mesh))
   flat = [np.asarray(x).ravel() for x in jax.tree.leaves(whole)]
@@ -120,10 +127,12 @@ def main() -> None:
       print(json.dumps(result))
     return
   devices = jax.devices()
-  results = {"one": trial(sharding.make_mesh(devices=devices[:1]))}
+  one = sharding.make_mesh(devices=devices[:1])
+  results = {"one": trial(one), "one adapter": trial(one, rank=2)}
   for name, (data, fsdp, tensor) in MESHES.items():
     mesh = sharding.make_mesh(data=data, fsdp=fsdp, tensor=tensor)
     results[name] = trial(mesh)
+    results[f"{name} adapter"] = trial(mesh, rank=2)
   # One layer's query projection, the smallest product's weights.
   results["weight_size"] = 16 * 8 * 4
   print(json.dumps(results))

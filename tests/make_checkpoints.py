@@ -193,7 +193,9 @@ def parity(case: str, folder: pathlib.Path) -> dict[str, float]:
 
 
 def main(folder: str) -> None:
+  """Prints the largest and mean differences from float32 log-probs, nats."""
   names = ("float32", "bfloat16", "transformers bfloat16")
+  names += tuple(f"mean {name}" for name in names[1:])
   print("| case |", " | ".join(names), "|")
   print("|---|" + "---|" * len(names))
   for case in CASES:

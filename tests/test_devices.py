@@ -47,9 +47,10 @@ def output_of(process):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trained", ["", " adapter"], ids=["all", "adapter"])
 @pytest.mark.parametrize("mesh", MESHES)
-def test_demand_18_five_steps_agree_on_any_mesh(trials, mesh):
-  one, eight = trials["one"], trials[mesh]
+def test_demand_18_five_steps_agree_on_any_mesh(trials, mesh, trained):
+  one, eight = trials[f"one{trained}"], trials[mesh + trained]
   assert eight["tokens"] == one["tokens"]
   for name in ("loss", "grad_norm", "kl", "chosen_log_probs"):
     np.testing.assert_allclose(

@@ -6,6 +6,7 @@
 """
 
 import json
+import math
 import os
 import pathlib
 import random
@@ -20,11 +21,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
   "--config=configs/hypo.py",
-  "--config.model.num_layers=1",
-  "--config.model.width=16",
-  "--config.model.num_heads=2",
-  "--config.model.num_kv_heads=1",
-  "--config.model.mlp_width=16",
+  "--config.model.architecture.num_hidden_layers=1",
+  "--config.model.architecture.hidden_size=16",
+  "--config.model.architecture.num_attention_heads=2",
+  "--config.model.architecture.num_key_value_heads=1",
+  "--config.model.architecture.intermediate_size=16",
   "--config.data.num_demonstrations=128",
   "--config.data.num_pairs=32",
   "--config.sft.num_steps=80",
@@ -308,6 +309,51 @@ def test_modes_use_the_trained_checkpoint(undisturbed, environment):
   assert (workdir / "export" / "12" / "model.safetensors").exists()
   code, output = finish(workdir, environment, "--mode=export", "--checkpoint=7")
   assert code != 0 and "checkpoint: expected last, best or one of" in output
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's, of transformers
+def test_demand_11_a_job_of_adapters_holds_and_exports_no_second_model(
+  tmp_path_factory, environment
+):
+  """Checkpoints hold the adapter alone; both exports give the same policy."""
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  peft = pytest.importorskip("peft")
+  workdir = tmp_path_factory.mktemp("job") / "lora"
+  lora = ("--config.lora.rank=2", "--config.lora.alpha=4.0")
+  code, output = finish(workdir, environment, *lora)
+  assert code == 0, output
+  # A of [16, 2] or [2 x 8, 2] and B of [2, outputs] for each matrix.
+  outputs = {"query": 16, "key": 8, "value": 8, "output": 16}
+  outputs |= {"gate": 16, "up": 16, "down": 16}
+  trained = sum(2 * (16 + count) for count in outputs.values())
+  (weights,) = (workdir / "checkpoints" / "hypo").glob("12/state")
+  stored = json.loads((weights / "_METADATA").read_text())
+  sizes = [
+    math.prod(entry["value_metadata"]["write_shape"])
+    for key, entry in stored["tree_metadata"].items()
+    if "trainable" in key
+  ]
+  assert sum(sizes) == trained
+  for flags in ((), ("--adapter",)):
+    code, output = finish(workdir, environment, *lora, "--mode=export", *flags)
+    assert code == 0, output
+  export = workdir / "export"
+  load = transformers.AutoModelForCausalLM.from_pretrained
+  merged = load(export / "12").eval()
+  over = peft.PeftModel.from_pretrained(
+    load(export / "reference"), export / "12-adapter"
+  ).eval()
+  tokens = torch.tensor([[3, 7, 11, 5, 2]])
+  with torch.no_grad():
+    ours, theirs = (model(tokens).logits for model in (merged, over))
+    with over.disable_adapter():
+      base = over(tokens).logits
+  assert (ours - theirs).abs().max() < 1e-5
+  assert (ours - base).abs().max() > 1e-3
+  for folder in ("12", "12-adapter"):
+    assert "| HyPO |" in (export / folder / "README.md").read_text()
 
 
 @pytest.mark.slow

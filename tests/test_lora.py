@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -178,6 +179,26 @@ def test_adapters_train_in_float32_over_narrow_bases(dtype):
   }
   assert metrics["preference_loss"] == pytest.approx(np.log(2), abs=1e-5)
   assert metrics["grad_norm"] > 1e-4
+
+
+def test_a_base_loads_in_int8_with_the_rest_in_bfloat16(tmp_path):
+  policy = models.Policy(MODEL.apply, BASE, MODEL.config, None, MODEL)
+  models.save(policy, tmp_path / "x")
+  shardings = partial(sharding.tree_shardings, MESH)
+  loaded = models.load(tmp_path / "x", dtype="int8", shardings=shardings)
+  layers = loaded.params["layers"]
+  for name in quantized.MATRICES:
+    assert layers[name].qvalue.dtype == jnp.int8
+    expected = quantized.quantize_matrix(
+      BASE["layers"][name].astype(jnp.bfloat16), name
+    )
+    np.testing.assert_array_equal(layers[name].qvalue, expected.qvalue)
+    np.testing.assert_array_equal(layers[name].scale, expected.scale)
+  assert loaded.params["embedding"].dtype == jnp.bfloat16
+  assert loaded.config.compute_dtype == "bfloat16"
+  whole = sum(x.nbytes for x in jax.tree.leaves(BASE["layers"]))
+  stored = sum(x.nbytes for x in jax.tree.leaves(layers))
+  assert stored < 0.45 * whole  # A quarter, and a scale for each output.
 
 
 def test_int8_base_is_neither_merged_nor_saved(tmp_path):

@@ -75,9 +75,12 @@ def test_a_built_data_set_gives_back_every_record_in_one_split(tmp_path, capfd):
   (bad,) = metadata.pop("first_bad_rows")
   assert bad.startswith(f"{path}:43: not JSON")
   assert metadata == {
+    "layout": "explicit",
     "good_rows": 41,
     "bad_rows": 1,
     "blank_lines": 1,
+    "unpaired_rows": 0,
+    "filters": [],
     "leaked_prompts": 0,
   }
   assert capfd.readouterr().out == ""  # Standard output is for results.

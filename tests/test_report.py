@@ -107,9 +107,10 @@ def test_pair_accuracy_around_the_starts_is_no_effect(accuracy, words):
 
 def test_a_single_method_needs_no_comparison():
   report = make_report()
+  assert "at equal KL" in reporting.terminal_summary(report)
   del report["policies"]["hypo"]
-  report["matched_kl"] = []
   assert reporting.headline(report).startswith("DPO's best checkpoint")
+  assert "at equal KL" not in reporting.terminal_summary(report)
 
 
 @pytest.mark.parametrize(

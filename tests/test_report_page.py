@@ -45,7 +45,7 @@ def written(tmp_path_factory):
 class Checker(html.parser.HTMLParser):
   """Collects tags, ids and addresses, and whether tags close in order."""
 
-  VOID = {"meta", "br", "hr", "img", "link", "input"}
+  VOID = {"meta", "br", "hr", "img", "link", "input", "wbr"}
 
   def __init__(self):
     super().__init__()
@@ -285,3 +285,10 @@ def test_only_the_samples_beyond_eight_prompts_are_folded():
   opened = text[text.index('id="samples"') :].split("<details>")[0]
   assert opened.count('class="sample"') == 8
   assert "1 more prompt<" in text
+
+
+def test_a_page_of_one_method_has_no_table_at_equal_kl():
+  report = make_report() | {"comparisons": {}}
+  assert 'id="matched"' in words_of(report)
+  del report["policies"]["hypo"]
+  assert 'id="matched"' not in words_of(report)

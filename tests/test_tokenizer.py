@@ -172,6 +172,27 @@ def test_decode_drops_special_tokens():
   assert tokenizer.decode(ids) == "hé🙂"
 
 
+def test_single_tokens_are_shown_with_their_space_and_specials_by_name():
+  tokenizer = tokenizer_lib.from_gguf(gguf_metadata())
+  ids = tokenizer.encode_completion("ab a<eos>\n")
+  shown = [tokenizer.token_text(i) for i in ids]
+  assert shown == ["ab", " a", "<eos>", "\n"]
+  # Half of a letter is shown as the vocabulary spells the byte.
+  halves = tokenizer.encode_completion("é")
+  assert [tokenizer.token_text(i) for i in halves] == ["Ã", "©"]
+
+
+def test_a_space_written_as_a_mark_is_shown_as_a_space():
+  vocabulary = {"<eos>": 0, "\u2581a": 1, "b": 2}
+  backend = tokenizers.Tokenizer(
+    tokenizers.models.BPE(vocab=vocabulary, merges=[])
+  )
+  backend.decoder = tokenizers.decoders.Metaspace()
+  backend.add_special_tokens(["<eos>"])
+  tokenizer = tokenizer_lib.Tokenizer(backend, settings={"eos_token": "<eos>"})
+  assert [tokenizer.token_text(i) for i in (1, 2)] == [" a", "b"]
+
+
 def test_saved_tokenizer_loads_equal(tmp_path):
   tokenizer = make(ends=[2], pad_token="<pad>", model_max_length=77)
   tokenizer.save(tmp_path)

@@ -11,6 +11,9 @@ Source: Bai et al. 2022 (arXiv 2204.05862), the format of the published data.
 
 import re
 
+HUMAN = "\n\nHuman:"
+ASSISTANT = "\n\nAssistant:"
+
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Preference files as tfds datasets in ArrayRecord, split by prompt.
 
-A dataset lies in <data_dir>/preferences/<fingerprint>/<version>. The
-fingerprint covers the source file's bytes and the settings, so that a change of
-either builds another dataset, and nothing else does. tfds writes aside, into
+Each layout has a builder, named after it: `Explicit`, `Implicit`,
+`Ultrafeedback`, `HH`, `Tldr`, `Shp` and `Rated`. A data set lies in
+<data_dir>/<builder>/<fingerprint>/<version>. The fingerprint covers the source
+files' bytes and the settings, filters included, so that a change of either
+builds another data set, and nothing else does. tfds writes aside, into
 `incomplete.*`, and renames at the end: a folder under its final name is whole,
 and what a killed build leaves is never read. Only one process may build.
 
@@ -19,6 +21,7 @@ so build from Python.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -30,121 +33,197 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hypo_jax.data import readers
+from hypo_jax.data import filters as filters_lib
+from hypo_jax.data import formats, readers
 
 SPLITS = ("train", "validation", "test")
 _TEXT_FIELDS = ("chosen", "rejected", "file")
+_SCORES = ("chosen_score", "rejected_score")
 
 
-class Preferences(tfds.core.GeneratorBasedBuilder):
-  """Builder over one preference file; made by `build_preferences`."""
+class Preferences(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Builder over one file or folder; each layout has its own, see below.
 
-  VERSION = tfds.core.Version("1.0.0")
+      builder = preferences.Shp(path="shp.jsonl", data_dir="data")
+      builder.download_and_prepare(file_format="array_record")
+
+  `build_preferences` does the same for a layout that it recognises. Arguments
+  are explained there.
+  """
+
+  VERSION = tfds.core.Version("2.0.0")
+  LAYOUT: str  # name in `layouts`
   # tfds looks beside the code for checksums of downloads, by way of a package
   # (importlib_resources) that it doesn't install. Nothing is downloaded here.
   code_path = None
 
-  def __init__(self, *, path: str, settings: dict[str, Any], **kwargs):
-    self._path = path
-    self._settings = settings
-    super().__init__(**kwargs)
+  def __init__(
+    self,
+    *,
+    path: str | os.PathLike,
+    data_dir: str | os.PathLike,
+    split: str = "",
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    on_bad: str = "auto",
+    max_bad_fraction: float = 0.01,
+    as_messages: bool = False,
+    filters: filters_lib.Filters = filters_lib.NONE,
+  ):
+    if (
+      min(validation_fraction, test_fraction) < 0
+      or validation_fraction + test_fraction >= 1
+    ):
+      raise ValueError(
+        "validation_fraction, test_fraction: expected shares of at least 0 "
+        f"with a sum below 1, got {validation_fraction} and {test_fraction}"
+      )
+    self._path = formats.resolve(path)
+    self._fractions = {
+      "validation_fraction": float(validation_fraction),
+      "test_fraction": float(test_fraction),
+    }
+    self._how = {
+      "layout": self.LAYOUT,
+      "split": split,
+      "on_bad": on_bad,
+      "max_bad_fraction": float(max_bad_fraction),
+      "as_messages": as_messages,
+    }
+    self._filters = filters
+    settings = self._fractions | self._how | dataclasses.asdict(filters)
+    name = _fingerprint(formats.find(self._path, split), settings)
+    super().__init__(
+      data_dir=os.fspath(data_dir),
+      config=tfds.core.BuilderConfig(name=name),
+      file_format="array_record",
+    )
 
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text
     return tfds.core.DatasetInfo(
       builder=self,
-      description="Pairs of completions; `prompt` is JSON: text or messages.",
+      description="Pairs of completions; `prompt` is JSON: text or messages. "
+      "Scores are nan where a row has none.",
       features=tfds.features.FeaturesDict(
-        {"prompt": text(), "line": np.int64} | {k: text() for k in _TEXT_FIELDS}
+        {"prompt": text(), "line": np.int64}
+        | {name: text() for name in _TEXT_FIELDS}
+        | {name: np.float64 for name in _SCORES}
       ),
       metadata=tfds.core.MetadataDict(),
     )
 
   def _split_generators(self, dl_manager):
     del dl_manager  # Nothing is downloaded.
-    reading = readers.read_preferences(
-      self._path,
-      on_bad=self._settings["on_bad"],
-      max_bad_fraction=self._settings["max_bad_fraction"],
-      as_messages=self._settings["as_messages"],
-    )
+    reading = readers.read_preferences(self._path, **self._how)
+    records, counts = filters_lib.apply(reading.records, self._filters)
     splits = {name: [] for name in SPLITS}
-    for record in reading.records:
-      splits[self._split_of(record["prompt"])].append(record)
+    for record in records:
+      splits[split_of(record["prompt"], **self._fractions)].append(record)
     self.info.metadata.update(
-      good_rows=len(reading.records),
+      layout=reading.layout,
+      good_rows=reading.rows_read - len(reading.bad_rows),
       bad_rows=len(reading.bad_rows),
       first_bad_rows=[str(row) for row in reading.bad_rows[:10]],
       blank_lines=reading.blank_lines,
+      unpaired_rows=reading.unpaired,
+      filters=counts,
       leaked_prompts=count_leaked_prompts(splits),
     )
     # tfds refuses a split without examples.
     return {k: self._generate_examples(v) for k, v in splits.items() if v}
 
-  def _split_of(self, prompt: readers.Prompt) -> str:
-    return split_of(
-      prompt,
-      validation_fraction=self._settings["validation_fraction"],
-      test_fraction=self._settings["test_fraction"],
-    )
-
   def _generate_examples(self, records):
     for record in records:
       prompt = json.dumps(record["prompt"], ensure_ascii=False)
-      yield record["line"], record | {"prompt": prompt}
+      scores = {name: record.get(name, np.nan) for name in _SCORES}
+      key = f"{record['file']}:{record['line']}"
+      yield key, record | {"prompt": prompt} | scores
+
+
+class Explicit(Preferences):
+  """prompt, chosen, rejected: texts or messages."""
+
+  LAYOUT = "explicit"
+
+
+class Implicit(Preferences):
+  """Whole texts or conversations under chosen and rejected."""
+
+  LAYOUT = "implicit"
+
+
+class Ultrafeedback(Preferences):
+  """UltraFeedback, binarized: conversations that repeat their prompt."""
+
+  LAYOUT = "ultrafeedback"
+
+
+class HH(Preferences):
+  """Anthropic's helpful and harmless dialogues."""
+
+  LAYOUT = "hh"
+
+
+class Tldr(Preferences):
+  """summarize_from_feedback's comparisons."""
+
+  LAYOUT = "tldr"
+
+
+class Shp(Preferences):
+  """Stanford Human Preferences."""
+
+  LAYOUT = "shp"
+
+
+class Rated(Preferences):
+  """Texts with a rating each."""
+
+  LAYOUT = "rated"
+
+
+BUILDERS = {
+  builder.LAYOUT: builder
+  for builder in (Explicit, Implicit, Ultrafeedback, HH, Tldr, Shp, Rated)
+}
 
 
 def build_preferences(
   path: str | os.PathLike,
   *,
   data_dir: str | os.PathLike,
-  validation_fraction: float = 0.1,
-  test_fraction: float = 0.1,
-  on_bad: str = "auto",
-  max_bad_fraction: float = 0.01,
-  as_messages: bool = False,
+  layout: str = "auto",
+  split: str = "",
+  **how: Any,
 ) -> Preferences:
-  """Builds the dataset of a file, or finds it built.
+  """Builds the data set of a file or folder, or finds it built.
 
   Args:
     path: what `readers.read_preferences` takes.
-    data_dir: where datasets lie.
-    validation_fraction: expected share of the prompts, in [0, 1).
-    test_fraction: likewise; the two leave some for training.
-    on_bad: see `readers.read_preferences`.
-    max_bad_fraction: likewise.
-    as_messages: likewise.
+    data_dir: where data sets lie.
+    layout: likewise; "auto" is recognised.
+    split: which ready-made split of a folder, see `formats.find`. It is split
+      anew by prompt: splits that stand ready may share prompts.
+    **how: what the builder takes beside these:
+      validation_fraction: expected share of the prompts, in [0, 1).
+      test_fraction: likewise; the two leave some for training.
+      on_bad, max_bad_fraction, as_messages: see `readers.read_preferences`.
+      filters: pairs to leave out, see `filters.Filters`.
 
   Returns:
-    The builder. Its `info.metadata` holds good_rows, bad_rows, first_bad_rows
-    (text of at most ten), blank_lines and leaked_prompts (0).
+    The layout's builder. Its `info.metadata` holds layout, good_rows, bad_rows,
+    first_bad_rows (text of at most ten), blank_lines, unpaired_rows ("rated"
+    alone), filters ({"name", "before", "after"}) and leaked_prompts (0).
 
   Raises:
-    ValueError: for wrong fractions, and what `readers.read_preferences` raises.
+    ValueError: for wrong fractions, and what `readers.read_preferences` and
+      `filters.apply` raise.
   """
-  if (
-    min(validation_fraction, test_fraction) < 0
-    or validation_fraction + test_fraction >= 1
-  ):
-    raise ValueError(
-      "validation_fraction, test_fraction: expected shares of at least 0 with "
-      f"a sum below 1, got {validation_fraction} and {test_fraction}"
-    )
-  settings = {
-    "validation_fraction": float(validation_fraction),
-    "test_fraction": float(test_fraction),
-    "on_bad": on_bad,
-    "max_bad_fraction": float(max_bad_fraction),
-    "as_messages": as_messages,
-  }
+  path = formats.resolve(path)
+  layout = readers.recognise_layout(path, layout=layout, split=split)
   with _quiet_tfds():
-    builder = Preferences(
-      path=os.fspath(path),
-      settings=settings,
-      data_dir=os.fspath(data_dir),
-      config=tfds.core.BuilderConfig(name=_fingerprint(path, settings)),
-      file_format="array_record",
-    )
+    builder = BUILDERS[layout](path=path, data_dir=data_dir, split=split, **how)
     if not builder.is_prepared():
       builder.download_and_prepare(file_format="array_record")
   return builder
@@ -158,8 +237,9 @@ def read_split(builder: Preferences, split: str) -> list[dict[str, Any]]:
     split: "train", "validation" or "test".
 
   Returns:
-    Records {"prompt", "chosen", "rejected", "file", "line"} by line; none
-    where no prompt fell into the split.
+    Records {"prompt", "chosen", "rejected", "file", "line"} and, where there
+    are scores, {"chosen_score", "rejected_score"}, by file and line; none where
+    no prompt fell into the split.
 
   Raises:
     ValueError: for an unknown split.
@@ -174,17 +254,20 @@ def read_split(builder: Preferences, split: str) -> list[dict[str, Any]]:
       "prompt": json.loads(row["prompt"]),
       "line": int(row["line"]),
       **{name: row[name].decode("utf-8") for name in _TEXT_FIELDS},
+      **{n: float(row[n]) for n in _SCORES if not np.isnan(row[n])},
     }
     for row in rows
   ]
-  return sorted(records, key=lambda record: record["line"])
+  return sorted(records, key=lambda record: (record["file"], record["line"]))
 
 
 def split_of(
   prompt: readers.Prompt, *, validation_fraction: float, test_fraction: float
 ) -> str:
   """Returns the split of a prompt, from a hash of its text alone."""
-  digest = hashlib.sha256(_prompt_identity(prompt).encode("utf-8")).digest()
+  digest = hashlib.sha256(
+    filters_lib.prompt_identity(prompt).encode("utf-8")
+  ).digest()
   place = int.from_bytes(digest[:8], "little") / 2**64
   if place < test_fraction:
     return "test"
@@ -199,17 +282,10 @@ def count_leaked_prompts(splits: dict[str, list[dict[str, Any]]]) -> int:
   leaked = set()
   for name, records in splits.items():
     for record in records:
-      identity = _prompt_identity(record["prompt"])
+      identity = filters_lib.prompt_identity(record["prompt"])
       if seen.setdefault(identity, name) != name:
         leaked.add(identity)
   return len(leaked)
-
-
-def _prompt_identity(prompt: readers.Prompt) -> str:
-  """Returns what two prompts share that should not be told apart."""
-  if not isinstance(prompt, str):
-    prompt = "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
-  return " ".join(prompt.split())
 
 
 @contextlib.contextmanager
@@ -227,9 +303,12 @@ def _quiet_tfds():
     logger.setLevel(level)
 
 
-def _fingerprint(path: str | os.PathLike, settings: dict[str, Any]) -> str:
+def _fingerprint(
+  files: list[tuple[str, pathlib.Path]], settings: dict[str, Any]
+) -> str:
   digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-  digest.update(pathlib.Path(path).name.encode())  # It is part of each row.
-  with open(path, "rb") as file:
-    digest.update(hashlib.file_digest(file, "sha256").digest())
+  for name, path in files:
+    digest.update(name.encode())  # It is part of each row.
+    with open(path, "rb") as file:
+      digest.update(hashlib.file_digest(file, "sha256").digest())
   return digest.hexdigest()[:20]

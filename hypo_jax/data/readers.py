@@ -2,44 +2,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads preferences, demonstrations and prompts from files, row by row.
 
-Files are .jsonl, .jsonl.gz or .parquet. A prompt is text or a list of messages
-{"role", "content"}, which stays a list, so that the tokenizer's chat template
-applies; a completion is text or a list that holds the one assistant turn after
-the prompt, and becomes its text. Text is kept exactly as it stands.
+Which files and folders: see `formats`. What their rows mean: see `layouts`; the
+layout is recognised by the keys of the first rows. A prompt is text or a list
+of messages {"role", "content"}, which stays a list, so that the tokenizer's
+chat template applies; a completion is text. Text is kept exactly as it stands.
 
 A row is bad, and only that row is lost, where
 
-  * it isn't UTF-8, isn't JSON, or isn't an object;
-  * a field is missing, null, or neither text nor messages;
+  * it isn't UTF-8, isn't JSON (CSV: has another number of cells than the
+    header), or isn't an object;
+  * a field of its layout is missing, null, or of another kind;
   * a prompt or a completion is empty or white space alone: every tokenizer
     must find a token that predicts the completion's first, and not all add a
     BOS, so an empty prompt is bad whatever the tokenizer;
   * chosen and rejected are identical;
   * text holds a lone surrogate or a NUL, which no tokenizer was trained on.
 
-Blank lines are counted, not bad. Length is no matter here: `tokenize` cuts. A
-prompt that is only implied (whole conversations under chosen and rejected) is
-not split off for you.
+Blank lines are counted, not bad. Length is no matter here: `tokenize` cuts.
 """
 
-import codecs
 import dataclasses
-import functools
-import gzip
-import json
+import itertools
 import logging
 import os
-import pathlib
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hypo_jax.data import hh
-
-Message = dict[str, str]
-Prompt = str | list[Message]
+from hypo_jax.data import fields, formats, layouts
+from hypo_jax.data.fields import Prompt as Prompt
 
 _SHOWN = 10
+_FIRST = 20  # rows that say what the layout is
 _logger = logging.getLogger(__name__)
 
 
@@ -57,86 +50,148 @@ class BadRow:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """What a file held.
+  """What a file or folder held.
 
   Attributes:
-    records: the good rows in file order, each with "file" (the file's name)
-      and "line" (from 1) beside its fields.
+    records: the good rows in file order, each with "file" (the file's name, in
+      a folder relative to it) and "line" (from 1) beside its fields.
     bad_rows: the others, with reasons.
     blank_lines: number of lines of white space alone.
+    layout: name in `layouts`.
+    rows_read: good and bad ones.
+    unpaired: good rows that stand in no record ("rated" alone).
   """
 
   records: list[dict[str, Any]]
   bad_rows: list[BadRow]
   blank_lines: int
+  layout: str
+  rows_read: int
+  unpaired: int = 0
 
 
 def read_preferences(
   path: str | os.PathLike,
   *,
+  layout: str = "auto",
+  split: str = "",
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
   as_messages: bool = False,
 ) -> Reading:
-  """Reads rows {"prompt", "chosen", "rejected"}; other keys are dropped.
+  """Reads pairs.
 
   Args:
-    path: a .jsonl, .jsonl.gz or .parquet file.
+    path: a file, a folder or a hub name; see `formats`.
+    layout: a name in `layouts.PAIRS`, or "auto": recognised by the first rows.
+    split: which ready-made split of a folder; see `formats.find`.
     on_bad: "auto": bad rows are skipped, and fatal where they are more than
       max_bad_fraction of all; "skip": skipped; "fatal": one is enough.
       Skipped rows are logged, the first ten with their reasons.
     max_bad_fraction: in [0, 1], of the rows that aren't blank.
-    as_messages: a text prompt becomes messages by `hh.hh_messages`; a row where
-      it is no such dialogue is bad.
+    as_messages: prompts become messages, for models with a chat template. A
+      text prompt of the layouts explicit, implicit and hh must be a dialogue
+      that `hh.hh_messages` takes, or its row is bad.
 
   Returns:
-    Records whose prompt is text or a list of messages, and whose chosen and
-    rejected are text.
+    Records whose prompt is text or a list of messages, whose chosen and
+    rejected are text, and whose chosen_score and rejected_score, numbers, are
+    there where the row has both. Other fields are dropped.
 
   Raises:
-    ValueError: for too many bad rows (naming the first ten), no good row, a
-      broken gzip stream, or an unknown ending or argument.
+    ValueError: for no such path, split or layout, rows of another layout, too
+      many bad rows (naming the first ten), no good row, or a broken file.
   """
-  to_record = _as_messages(_preference) if as_messages else _preference
-  return _read(path, to_record, on_bad, max_bad_fraction)
+  return _read(
+    path, layouts.PAIRS, layout, split, on_bad, max_bad_fraction, as_messages
+  )
 
 
 def read_demonstrations(
   path: str | os.PathLike,
   *,
+  split: str = "",
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
+  as_messages: bool = False,
 ) -> Reading:
-  """Reads rows {"prompt", "chosen"} or {"prompt", "completion"}.
+  """Reads prompts with one completion each.
 
-  Arguments and errors are those of `read_preferences`, whose files it takes.
+  Rows are {"prompt", "chosen"}, {"prompt", "completion"}, TL;DR's posts with
+  summaries, or pairs. Arguments and errors are those of `read_preferences`.
 
   Returns:
     Records {"prompt", "chosen"}, whichever name the file has.
   """
-  return _read(path, _demonstration, on_bad, max_bad_fraction)
+  return _only(
+    ("prompt", "chosen"),
+    _read(
+      path,
+      layouts.DEMONSTRATIONS,
+      "auto",
+      split,
+      on_bad,
+      max_bad_fraction,
+      as_messages,
+    ),
+  )
 
 
 def read_prompts(
   path: str | os.PathLike,
   *,
+  split: str = "",
   on_bad: str = "auto",
   max_bad_fraction: float = 0.01,
   as_messages: bool = False,
 ) -> Reading:
-  """Reads rows with at least "prompt"; returns records {"prompt"}.
+  """Reads rows with a prompt, their own or their layout's.
 
   Arguments and errors are those of `read_preferences`, whose files it takes.
+
+  Returns:
+    Records {"prompt"}.
   """
-  to_record = _as_messages(_prompt) if as_messages else _prompt
-  return _read(path, to_record, on_bad, max_bad_fraction)
+  return _only(
+    ("prompt",),
+    _read(
+      path,
+      layouts.PROMPTS,
+      "auto",
+      split,
+      on_bad,
+      max_bad_fraction,
+      as_messages,
+    ),
+  )
+
+
+def recognise_layout(
+  path: str | os.PathLike, *, layout: str = "auto", split: str = ""
+) -> str:
+  """Returns the name of a file's layout from its first rows alone.
+
+  Arguments and errors are those of `read_preferences`.
+
+  Raises:
+    ValueError: also where no row is an object.
+  """
+  first = _first_rows(formats.find(path, split))
+  if not first:
+    raise ValueError(f"{path}: expected rows that are objects, got none")
+  return layouts.recognise(
+    first, layouts.PAIRS, name=layout, where=os.fspath(path)
+  ).name
 
 
 def _read(
   path: str | os.PathLike,
-  to_record: Callable[[dict[str, Any]], dict[str, Any]],
+  known: Sequence[layouts.Layout],
+  layout: str,
+  split: str,
   on_bad: str,
   max_bad_fraction: float,
+  as_messages: bool,
 ) -> Reading:
   if on_bad not in ("auto", "skip", "fatal"):
     raise ValueError(
@@ -146,25 +201,63 @@ def _read(
     raise ValueError(
       f"max_bad_fraction: expected 0 to 1, got {max_bad_fraction}"
     )
-  path = pathlib.Path(path)
+  files = formats.find(path, split)
+  path = os.fspath(path)
+  first = _first_rows(files)
+  # Without an object all rows are bad, whatever the layout.
+  found = (
+    layouts.recognise(first, known, name=layout, where=path)
+    if first
+    else known[-1]
+  )
   records, bad, blank = [], [], 0
-  for line, decode in _rows(path):
-    if decode is None:
-      blank += 1
-      continue
-    try:
-      row = decode()
-      if not isinstance(row, dict):
-        raise ValueError(f"expected an object, got {_kind(row)}")
-      records.append(to_record(row) | {"file": path.name, "line": line})
-    except ValueError as error:
-      bad.append(BadRow(str(path), line, str(error)))
+  for name, file in files:
+    for line, decode in formats.rows(file):
+      if decode is None:
+        blank += 1
+        continue
+      try:
+        row = decode()
+        if not isinstance(row, dict):
+          raise ValueError(f"expected an object, got {fields.kind(row)}")
+        place = {"file": name, "line": line}
+        records.append(found.to_record(row, as_messages) | place)
+      except ValueError as error:
+        bad.append(BadRow(str(file), line, str(error)))
   _judge_bad_rows(path, len(records), bad, on_bad, max_bad_fraction)
-  return Reading(records, bad, blank)
+  rows_read, unpaired = len(records) + len(bad), 0
+  if found.join:
+    records, unpaired = found.join(records, as_messages)
+  return Reading(records, bad, blank, found.name, rows_read, unpaired)
+
+
+def _first_rows(files) -> list[fields.Row]:
+  """Returns the first rows that are objects."""
+  return list(itertools.islice(_objects(files), _FIRST))
+
+
+def _objects(files) -> Iterator[fields.Row]:
+  for _, file in files:
+    for _, decode in formats.rows(file):
+      try:
+        row = decode() if decode else None
+      except ValueError:
+        continue  # The reader proper reports it.
+      if isinstance(row, dict):
+        yield row
+
+
+def _only(names: tuple[str, ...], reading: Reading) -> Reading:
+  """Returns a reading with these fields of its records, and their places."""
+  names += ("file", "line")
+  records = [
+    {name: record[name] for name in names} for record in reading.records
+  ]
+  return dataclasses.replace(reading, records=records)
 
 
 def _judge_bad_rows(
-  path: pathlib.Path,
+  path: str,
   num_good: int,
   bad: list[BadRow],
   on_bad: str,
@@ -185,174 +278,3 @@ def _judge_bad_rows(
       f'on_bad="skip". The first {min(len(bad), _SHOWN)}:{listing}'
     )
   _logger.warning("%s and skipped, the first being:%s", found, listing)
-
-
-def _rows(
-  path: pathlib.Path,
-) -> Iterator[tuple[int, Callable[[], Any] | None]]:
-  """Yields (line, decode): decoding is the caller's, so that it can fail for
-  one row alone. None stands for a blank line."""
-  if path.name.endswith((".jsonl", ".jsonl.gz")):
-    return _jsonl_rows(path)
-  if path.name.endswith(".parquet"):
-    return _parquet_rows(path)
-  raise ValueError(
-    f"path: expected a .jsonl, .jsonl.gz or .parquet file, got {path}"
-  )
-
-
-def _jsonl_rows(path):
-  line = 0
-  opened = gzip.open if path.name.endswith(".gz") else open
-  with opened(path, "rb") as file:
-    try:
-      for line, raw in enumerate(file, 1):
-        if line == 1:  # Some editors begin a file with a byte order mark.
-          raw = raw.removeprefix(codecs.BOM_UTF8)
-        blank = not raw.strip()
-        yield line, None if blank else functools.partial(_decode_json, raw)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-      raise ValueError(
-        f"{path}: broken gzip stream after line {line}: {error}"
-      ) from error
-
-
-def _parquet_rows(path):
-  import pyarrow.parquet  # Slow to import, and JSONL doesn't need it.
-
-  with pyarrow.parquet.ParquetFile(path) as file:
-    line = 0
-    for batch in file.iter_batches():
-      for index in range(batch.num_rows):
-        line += 1
-        yield line, functools.partial(_decode_parquet, batch, index)
-
-
-def _decode_json(raw: bytes) -> Any:
-  try:
-    return json.loads(raw.decode("utf-8"))
-  except UnicodeDecodeError as error:
-    raise ValueError(_not_utf8(error)) from error
-  except json.JSONDecodeError as error:
-    raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
-  except RecursionError:
-    raise ValueError("not JSON: nested too deeply") from None
-
-
-def _decode_parquet(batch, index: int) -> dict[str, Any]:
-  try:
-    return batch.slice(index, 1).to_pylist()[0]
-  except UnicodeDecodeError as error:
-    raise ValueError(_not_utf8(error)) from error
-
-
-def _not_utf8(error: UnicodeDecodeError) -> str:
-  return (
-    f"not UTF-8: byte 0x{error.object[error.start]:02x} "
-    f"at position {error.start}"
-  )
-
-
-def _prompt(row: dict[str, Any]) -> dict[str, Any]:
-  value = _field(row, "prompt")
-  if isinstance(value, str):
-    _check_text("prompt", value)
-    _check_not_blank("prompt", value)
-    return {"prompt": value}
-  messages = _messages("prompt", value)
-  _check_not_blank("prompt", "".join(m["content"] for m in messages))
-  return {"prompt": messages}
-
-
-def _demonstration(row: dict[str, Any]) -> dict[str, Any]:
-  name = "chosen" if "completion" not in row else "completion"
-  if "chosen" in row and "completion" in row:
-    raise ValueError("expected chosen or completion, got both")
-  return _prompt(row) | {"chosen": _completion(row, name)}
-
-
-def _preference(row: dict[str, Any]) -> dict[str, Any]:
-  record = _prompt(row)
-  for name in ("chosen", "rejected"):
-    record[name] = _completion(row, name)
-  if record["chosen"] == record["rejected"]:
-    raise ValueError("chosen and rejected are identical")
-  return record
-
-
-def _as_messages(to_record):
-  """Returns to_record, with a dialogue written as text turned into messages."""
-
-  def converted(row: dict[str, Any]) -> dict[str, Any]:
-    record = to_record(row)
-    if isinstance(record["prompt"], str):
-      record["prompt"] = hh.hh_messages(record["prompt"])
-    return record
-
-  return converted
-
-
-def _completion(row: dict[str, Any], name: str) -> str:
-  text = _field(row, name)
-  if not isinstance(text, str):
-    messages = _messages(name, text)
-    roles = [message["role"] for message in messages]
-    if roles != ["assistant"]:
-      raise ValueError(
-        f"{name}: expected the one assistant turn after the prompt, got roles "
-        f"{roles}"
-      )
-    text = messages[0]["content"]
-  _check_text(name, text)
-  _check_not_blank(name, text)
-  return text
-
-
-def _field(row: dict[str, Any], name: str) -> Any:
-  if name not in row:
-    raise ValueError(f"{name}: missing; the row has {sorted(row)}")
-  return row[name]
-
-
-def _messages(name: str, value: Any) -> list[Message]:
-  """Returns a copy that holds role and content alone."""
-  if not isinstance(value, list) or not value:
-    raise ValueError(
-      f"{name}: expected text or a list of messages, got {_kind(value)}"
-    )
-  messages = []
-  for number, message in enumerate(value):
-    place = f"{name}[{number}]"
-    if not isinstance(message, dict):
-      raise ValueError(f"{place}: expected a message, got {_kind(message)}")
-    for key in ("role", "content"):
-      _check_text(f"{place}.{key}", message.get(key))
-    _check_not_blank(f"{place}.role", message["role"])
-    messages.append({key: message[key] for key in ("role", "content")})
-  return messages
-
-
-def _check_text(name: str, value: Any) -> None:
-  if not isinstance(value, str):
-    raise ValueError(f"{name}: expected text, got {_kind(value)}")
-  if "\0" in value:
-    raise ValueError(f"{name}: holds a NUL at position {value.index(chr(0))}")
-  try:
-    value.encode("utf-8")
-  except UnicodeEncodeError as error:
-    raise ValueError(
-      f"{name}: holds a lone surrogate at position {error.start}"
-    ) from None
-
-
-def _check_not_blank(name: str, value: str) -> None:
-  if not value.strip():
-    raise ValueError(f"{name}: empty" + (" (white space)" if value else ""))
-
-
-def _kind(value: Any) -> str:
-  if value is None:
-    return "null"
-  if value == []:
-    return "an empty list"
-  return type(value).__name__

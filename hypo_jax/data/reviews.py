@@ -280,6 +280,10 @@ class WordTokenizer:
       ids.pop()
     return " ".join(self._words[i] for i in ids)
 
+  def token_text(self, token_id: int) -> str:
+    """Returns one token as its word, or its name in brackets."""
+    return self._words[token_id]
+
   def spells(self, text: str) -> bool:
     """Whether encoding gives at least one id, and decoding those the text."""
     return all(word in self._ids for word in text.split(" "))

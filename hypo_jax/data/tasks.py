@@ -13,11 +13,12 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from hypo_jax.data import filters as filters_lib
 from hypo_jax.data import readers, reviews, tokenize
 
 Arrays = dict[str, np.ndarray]
@@ -38,6 +39,10 @@ class Task:
       the reference policy has yet to sample them.
     judge: (prompt, completion) -> reviews.Judgement, or None.
     notes: what was skipped while reading, for the terminal.
+    counts: of the pairs' file, what JSON holds: "layout", "rows_read"
+      (good and bad ones), "bad_rows", "blank_lines", "filters" (a list of
+      {"name", "before", "after"}, pairs, in order) and "leaked_prompts" (in
+      more than one split). The embedded world reads nothing: all are 0.
   """
 
   demonstrations: Records
@@ -45,6 +50,7 @@ class Task:
   pairs: dict[str, Records] | None
   judge: Callable[[str, str], Any] | None
   notes: tuple[str, ...] = ()
+  counts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def reviews_task(
@@ -80,6 +86,7 @@ def reviews_task(
     },
     pairs=None,
     judge=reviews.judge,
+    counts=_counts("reviews"),
   )
 
 
@@ -93,60 +100,145 @@ def preference_file_task(
   as_messages: bool,
   on_bad: str,
   rollout_path: str,
+  demonstration_path: str = "",
+  layout: str = "auto",
+  split: str = "",
+  filters: filters_lib.Filters = filters_lib.NONE,
 ) -> Task:
   """Returns a preference file's task, its dataset built under data_dir.
 
   Args:
-    path: .jsonl, .jsonl.gz or .parquet.
+    path: a file, a folder or a hub name; see `formats`.
     data_dir: where the dataset is built.
     num_prompts: most prompts a split that are evaluated on.
     validation_fraction: expected share of the prompts.
     test_fraction: likewise.
-    as_messages: turn "\\n\\nHuman: ..." prompts into messages, so that the
-      tokenizer's chat template applies.
+    as_messages: make messages of prompts, so that the tokenizer's chat template
+      applies.
     on_bad: what bad rows do; see `readers.read_preferences`.
     rollout_path: file of prompts for the KL term, or "".
+    demonstration_path: file of demonstrations for supervised fine-tuning, in
+      place of the chosen completions, or "". Those whose prompt a validation or
+      test pair could have are left out.
+    layout: of the pairs, or "auto"; see `layouts`.
+    split: ready-made split that is read of each folder or hub name, or ""; a
+      file is read whole.
+    filters: pairs to leave out.
   """
   # tfds is slow to import, and the embedded world does without it.
   from hypo_jax.data import preferences
 
+  fractions = {
+    "validation_fraction": validation_fraction,
+    "test_fraction": test_fraction,
+  }
   builder = preferences.build_preferences(
     path,
     data_dir=data_dir,
-    validation_fraction=validation_fraction,
-    test_fraction=test_fraction,
+    layout=layout,
+    split=_of_folder(path, split),
     on_bad=on_bad,
     as_messages=as_messages,
+    filters=filters,
+    **fractions,
   )
   pairs = {split: preferences.read_split(builder, split) for split in SPLITS}
-  for split, records in pairs.items():
-    if not records:
-      raise ValueError(
-        f"{path}: expected pairs in every split, none in {split}"
-      )
+  if empty := [name for name, records in pairs.items() if not records]:
+    raise ValueError(
+      f"{path}: expected pairs in every split, none in {empty[0]}"
+    )
   prompts = {
     split: _distinct([r["prompt"] for r in pairs[split]])[: num_prompts[split]]
     for split in ("validation", "test")
   }
   if rollout_path:
     rows = readers.read_prompts(
-      rollout_path, on_bad=on_bad, as_messages=as_messages
+      rollout_path,
+      split=_of_folder(rollout_path, split),
+      on_bad=on_bad,
+      as_messages=as_messages,
     ).records
     prompts["rollout"] = [row["prompt"] for row in rows]
-  counts = {split: len(records) for split, records in pairs.items()}
   about = builder.info.metadata
+  demonstrations, notes = pairs["train"], _notes(path, about, pairs)
+  if demonstration_path:
+    rows = readers.read_demonstrations(
+      demonstration_path,
+      split=_of_folder(demonstration_path, split),
+      on_bad=on_bad,
+      as_messages=as_messages,
+    ).records
+    demonstrations = [
+      row
+      for row in rows
+      if preferences.split_of(row["prompt"], **fractions) == "train"
+    ]
+    notes.append(
+      f"{demonstration_path}: {len(demonstrations)} demonstrations; "
+      f"{len(rows) - len(demonstrations)} left out, as their prompts belong to "
+      "validation or test"
+    )
   return Task(
-    demonstrations=pairs["train"],
+    demonstrations=demonstrations,
     prompts=prompts,
     pairs=pairs,
     judge=None,
-    notes=(
-      f"{path}: {counts['train']} pairs to train on, {counts['validation']} "
-      f"to validate, {counts['test']} held out; {about['bad_rows']} bad rows "
-      f"skipped, {about['leaked_prompts']} prompts in two splits",
-      *about["first_bad_rows"],
+    notes=tuple(notes),
+    counts=_counts(
+      about["layout"],
+      rows_read=about["good_rows"] + about["bad_rows"],
+      bad_rows=about["bad_rows"],
+      blank_lines=about["blank_lines"],
+      filters=about["filters"],
+      leaked_prompts=about["leaked_prompts"],
     ),
   )
+
+
+def _of_folder(path: str, split: str) -> str:
+  """Returns the split to read: files have none."""
+  return "" if pathlib.Path(path).is_file() else split
+
+
+def _notes(path: str, about: Any, pairs: dict[str, Records]) -> list[str]:
+  """Returns what was read, for the terminal."""
+  count = {split: len(records) for split, records in pairs.items()}
+  left_over = (
+    f"; {about['unpaired_rows']} texts without a pair"
+    if about["unpaired_rows"]
+    else ""
+  )
+  return [
+    f"{path}: layout {about['layout']}; {count['train']} pairs to train on, "
+    f"{count['validation']} to validate, {count['test']} held out; "
+    f"{about['bad_rows']} bad rows skipped, {about['leaked_prompts']} prompts "
+    f"in two splits{left_over}",
+    *(
+      f"data.filter.{f['name']}: {f['after']} of {f['before']} pairs left"
+      for f in about["filters"]
+    ),
+    *about["first_bad_rows"],
+  ]
+
+
+def _counts(
+  layout: str,
+  *,
+  rows_read: int = 0,
+  bad_rows: int = 0,
+  blank_lines: int = 0,
+  filters: Sequence[dict[str, Any]] = (),
+  leaked_prompts: int = 0,
+) -> dict[str, Any]:
+  """Returns `Task.counts`."""
+  return {
+    "layout": layout,
+    "rows_read": int(rows_read),
+    "bad_rows": int(bad_rows),
+    "blank_lines": int(blank_lines),
+    "filters": [dict(entry) for entry in filters],
+    "leaked_prompts": int(leaked_prompts),
+  }
 
 
 def _distinct(prompts: list[Any]) -> list[Any]:

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be done with a trained checkpoint: evaluate, sample, export."""
 
+import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from hypo_jax import evaluate, models, train
+from hypo_jax import evaluate, models, report, train
 from hypo_jax.checkpoint import best_step
 from hypo_jax.job.pairs import get_pairs, score_reference
 from hypo_jax.job.results import make_evaluator
@@ -21,8 +23,8 @@ from hypo_jax.job.training import (
 
 def load_policy(
   job: Job, checkpoint: str, reference: Any
-) -> tuple[models.Policy, int]:
-  """Returns the main method's policy at a checkpoint, and its step.
+) -> tuple[models.Policy, int, list[dict[str, Any]]]:
+  """Returns the main method's policy at a checkpoint, its step and history.
 
   Args:
     job: a job whose training has begun.
@@ -52,7 +54,7 @@ def load_policy(
       f"checkpoint: expected last, best or one of {steps}, got {checkpoint}"
     )
   if step != steps[-1]:
-    state, _ = checkpoints.restore(target, step)
+    state, history = checkpoints.restore(target, step)
   checkpoints.close()
   policy = models.Policy(
     job.model.apply,
@@ -61,13 +63,13 @@ def load_policy(
     job.tokens.tokenizer,
     job.model,
   )
-  return policy, step
+  return policy, step, history
 
 
 def evaluate_checkpoint(job: Job, checkpoint: str) -> dict[str, Any]:
   """Measures a checkpoint on the test; fields as in report.json."""
   reference = restore_reference(job)
-  policy, step = load_policy(job, checkpoint, reference)
+  policy, step, _ = load_policy(job, checkpoint, reference)
   tables = score_reference(job, reference, get_pairs(job, reference))
   evaluator, split = make_evaluator(job, reference, tables, "test")
   key = job.key("evaluate", "test")
@@ -87,7 +89,7 @@ def sample_checkpoint(
     prompts: texts, as the task's tokenizer takes them.
   """
   reference = restore_reference(job)
-  policy, _ = load_policy(job, checkpoint, reference)
+  policy, _, _ = load_policy(job, checkpoint, reference)
   rows = job.tokens.prompts(list(prompts))
   samples = job.samplers["test"](
     policy.params,
@@ -100,9 +102,83 @@ def sample_checkpoint(
   return evaluate.decode(job.tokens.tokenizer, short)
 
 
-def export_checkpoint(job: Job, checkpoint: str) -> pathlib.Path:
-  """Writes a checkpoint as a Hugging Face folder; returns the folder."""
-  policy, step = load_policy(job, checkpoint, restore_reference(job))
-  folder = job.workdir / "export" / str(step)
-  models.save(policy, folder)
+def export_checkpoint(
+  job: Job, checkpoint: str, *, adapter: bool = False
+) -> pathlib.Path:
+  """Writes a checkpoint as a Hugging Face folder; returns the folder.
+
+  Args:
+    job: the job.
+    checkpoint: see `load_policy`.
+    adapter: write the adapter alone, as a folder of the PEFT library; where
+      fine-tuning changed the base, that is written beside it.
+
+  Raises:
+    ValueError: if there is no such checkpoint, or no adapter.
+  """
+  config = job.config
+  if adapter and not job.adapters:
+    raise ValueError(
+      "--adapter: expected a job with lora.rank > 0, got one that trains all "
+      "weights; export without it"
+    )
+  reference = restore_reference(job)
+  policy, step, history = load_policy(job, checkpoint, reference)
+  folder = (
+    job.workdir / "export" / (f"{step}-adapter" if adapter else f"{step}")
+  )
+  base = config.model.path
+  if adapter and (config.sft.num_steps or not base):
+    # The adapter belongs to what fine-tuning left.
+    base = str((job.workdir / "export" / "reference").resolve())
+    start = dataclasses.replace(
+      policy, params=reference, config=job.model.config
+    )
+    models.save(start, base)
+  results, measured_on = _measured(job, step, history)
+  card = report.model_card(
+    base=config.model.path,
+    data=config.data.path,
+    adapter_base=base if adapter else None,
+    step=step,
+    settings=_settings(job),
+    results=results,
+    measured_on=measured_on,
+  )
+  if adapter:
+    models.save_adapter(policy, folder, base=base, card=card)
+  else:
+    models.save(policy, folder, card=card)
   return folder
+
+
+def _measured(job: Job, step: int, history: list[dict[str, Any]]):
+  """Returns a checkpoint's results, and which prompts they are of."""
+  method = job.config.preference.method
+  path = job.workdir / "report.json"
+  if path.exists():
+    policies = json.loads(path.read_text())["policies"]
+    for entry in (policies[method], policies[method].get("best", {})):
+      if entry.get("step") == step:
+        found = {"reference": policies["reference"], method: entry}
+        return found, "the test prompts, which training never saw"
+  for entry in history:
+    if entry["step"] == step:
+      return {method: entry}, "the validation prompts"
+  return None, ""
+
+
+def _settings(job: Job) -> dict[str, Any]:
+  config = job.config
+  lengths = ("prompt_length", "completion_length")
+  settings = {
+    "preference": job.methods[config.preference.method],
+    "data": {name: config.data[name] for name in lengths},
+    "rollout": {**config.rollout, "max_new_tokens": job.max_new_tokens},
+    "sft": config.sft if config.sft.num_steps else {"num_steps": 0},
+    "lora": config.lora if job.adapters else {"rank": 0},
+    "model": {
+      name: config.model[name] for name in ("compute_dtype", "param_dtype")
+    },
+  }
+  return {"seed": config.seed} | {k: dict(v) for k, v in settings.items()}

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from hypo_jax import evaluate, keys, models, sharding, statistics
 from hypo_jax.checkpoint import write_json
-from hypo_jax.data import reviews, tasks
+from hypo_jax.data import filters, reviews, tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +55,26 @@ class Job:
   @property
   def warnings(self) -> tuple[str, ...]:
     """What the configuration asks for and may not be meant."""
-    if self.max_new_tokens == self.tokens.completion_length:
-      return ()
-    return (
-      f"rollout.max_new_tokens is {self.max_new_tokens}, "
-      f"data.completion_length {self.tokens.completion_length}: pairs and "
-      "rollouts end at different lengths, so the two terms of the loss see "
-      "different completions",
-    )
+    found = []
+    if self.max_new_tokens != self.tokens.completion_length:
+      found.append(
+        f"rollout.max_new_tokens is {self.max_new_tokens}, "
+        f"data.completion_length {self.tokens.completion_length}: pairs and "
+        "rollouts end at different lengths, so the two terms of the loss see "
+        "different completions"
+      )
+    if "vocab_size" in self.config.model.architecture:
+      described, real = architecture(self.config), self.model.config
+      for field in dataclasses.fields(real):
+        said, is_so = (getattr(x, field.name) for x in (described, real))
+        if said != is_so:
+          found.append(
+            f"model.architecture describes another model than {real.family} "
+            f"from {self.config.model.path}: {field.name} {said}, not {is_so}; "
+            "the model's own is used"
+          )
+          break
+    return tuple(found)
 
   @property
   def adapters(self) -> bool:
@@ -112,14 +124,15 @@ class Job:
 def set_up(config: Any, workdir: pathlib.Path) -> Job:
   """Builds mesh, model, start parameters and task."""
   mesh = sharding.make_mesh(**config.mesh)
+  check_batches(config, mesh)
   if jax.process_index() == 0:
-    task = _make_task(config, workdir)
+    task = make_task(config, workdir)
     for note in task.notes:
       print(note, file=sys.stderr, flush=True)
   if jax.process_count() > 1:
     # The first process builds the dataset, the others find it built.
     multihost_utils.sync_global_devices("task")
-    task = _make_task(config, workdir)
+    task = make_task(config, workdir)
   model, params, tokenizer = _make_model(config, mesh)
   lengths = (config.data.prompt_length, config.data.completion_length)
   tokens = tasks.Tokens(tokenizer, *lengths)
@@ -153,7 +166,8 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
   )
 
 
-def _make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
+def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
+  """Reads the data that the configuration names; builds its dataset."""
   data = config.data
   num_prompts = {
     "validation": config.evaluate.num_validation_prompts,
@@ -168,8 +182,8 @@ def _make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
     )
   if not data.path:
     raise ValueError(
-      "data.path: expected a file of pairs (.jsonl, .jsonl.gz, .parquet); pass "
-      "--config.data.path=FILE"
+      "data.path: expected a file or folder of pairs (.jsonl, .jsonl.gz, "
+      ".parquet, .csv, .arrow) or a hub name; pass --config.data.path=PATH"
     )
   return tasks.preference_file_task(
     data.path,
@@ -180,49 +194,101 @@ def _make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
     as_messages=data.as_messages,
     on_bad=data.on_bad_rows,
     rollout_path=data.rollout_path,
+    demonstration_path=data.demonstration_path,
+    layout=data.layout,
+    split=data.split,
+    filters=filters.Filters(**data.filter),
   )
+
+
+def run_settings(config: Any) -> dict[str, Any]:
+  """Returns how a model is run, as fields of TransformerConfig."""
+  settings, adapter = config.model, config.lora
+  how = {"compute_dtype": settings.compute_dtype, "remat": settings.remat}
+  if adapter.rank:
+    how["adapter_scale"] = adapter.alpha / adapter.rank
+  elif settings.param_dtype == "int8":
+    raise ValueError(
+      "model.param_dtype: expected a floating-point dtype where all weights "
+      "are trained, got 'int8'; set lora.rank for an adapter over int8"
+    )
+  return how
+
+
+def architecture(config: Any, **sizes: int) -> models.TransformerConfig:
+  """Returns what model.architecture describes.
+
+  Args:
+    config: the job's.
+    **sizes: config.json keys that model.architecture leaves to the data.
+
+  Raises:
+    ValueError: naming the key of model.architecture.
+  """
+  values = config.model.architecture.to_dict()
+  try:
+    described = models.parse_config(sizes | values)
+  except ValueError as error:
+    raise ValueError(f"model.architecture.{error}") from None
+  return dataclasses.replace(described, **run_settings(config))
+
+
+def longest_sequence(config: Any) -> int:
+  """Returns the most tokens in a sequence: evaluation samples twice as long."""
+  return config.data.prompt_length + 2 * config.data.completion_length
+
+
+def check_length(config: Any, max_positions: int) -> None:
+  """Raises ValueError where sequences are longer than the model takes."""
+  if (longest := longest_sequence(config)) > max_positions:
+    raise ValueError(
+      f"data.prompt_length + 2 data.completion_length: expected at most "
+      f"{max_positions} positions, got {longest}"
+    )
+
+
+def check_batches(config: Any, mesh: Mesh) -> None:
+  """Raises ValueError where a batch can't be cut as the mesh cuts rows."""
+  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  sizes = {"preference.batch_size": config.preference.batch_size}
+  micro = "preference.micro_batch_size"
+  sizes[micro] = config.preference.micro_batch_size
+  if config.sft.num_steps:
+    sizes["sft.batch_size"] = config.sft.batch_size
+  for name, size in sizes.items():
+    if size < 1 or size % ways:
+      raise ValueError(
+        f"{name}: expected a multiple of mesh.data x mesh.fsdp = {ways} "
+        f"devices, which the rows are cut over, got {size}"
+      )
+  if sizes["preference.batch_size"] % sizes[micro]:
+    raise ValueError(
+      f"{micro}: expected a divisor of preference.batch_size = "
+      f"{sizes['preference.batch_size']}, got {sizes[micro]}"
+    )
 
 
 def _make_model(config, mesh: Mesh):
   """Returns the model, its start parameters (sharded) and the tokenizer."""
-  settings, data = config.model, config.data
-  longest = data.prompt_length + 2 * data.completion_length
-  adapter = config.lora
-  how = {"compute_dtype": settings.compute_dtype, "remat": settings.remat}
-  if adapter.rank:
-    how["adapter_scale"] = adapter.alpha / adapter.rank
+  settings, how = config.model, run_settings(config)
   if settings.path:
-    if settings.param_dtype == "int8" and not adapter.rank:
-      raise ValueError(
-        "model.param_dtype: expected a floating-point dtype where all weights "
-        "are trained, got 'int8'; set lora.rank for an adapter over int8"
-      )
     policy = models.load(
       settings.path,
       dtype=settings.param_dtype,
       shardings=partial(sharding.tree_shardings, mesh),
     )
     model = models.Model(dataclasses.replace(policy.config, **how))
-    if longest > policy.config.max_positions:
-      raise ValueError(
-        f"data.prompt_length + 2 data.completion_length: expected at most "
-        f"{policy.config.max_positions} positions, got {longest}"
-      )
+    check_length(config, model.config.max_positions)
     return model, policy.params, policy.tokenizer
   tokenizer = reviews.WordTokenizer()
   model = models.Model(
-    models.TransformerConfig(
+    architecture(
+      config,
       vocab_size=tokenizer.vocab_size,
-      num_layers=settings.num_layers,
-      width=settings.width,
-      num_heads=settings.num_heads,
-      num_kv_heads=settings.num_kv_heads,
-      head_dim=settings.width // settings.num_heads,
-      mlp_width=settings.mlp_width,
-      max_positions=longest,
-      **how,
+      max_position_embeddings=longest_sequence(config),
     )
   )
+  check_length(config, model.config.max_positions)
   laid = sharding.tree_shardings(mesh, model.abstract_params)
   key = keys.named_key(config.seed, "init")
   return model, jax.jit(model.init, out_shardings=laid)(key), tokenizer

@@ -267,6 +267,18 @@ def make_train_step(
   )
 
 
+def make_rollout_step(job: Job):
+  """Returns what draws rollouts; see `train.make_rollout_step`."""
+  return train.make_rollout_step(
+    job.model,
+    samples_per_prompt=job.config.rollout.samples_per_prompt,
+    max_new_tokens=job.max_new_tokens,
+    eos_token_id=job.eos_token_ids,
+    pad_token_id=job.tokens.tokenizer.pad_token_id,
+    mesh=job.mesh,
+  )
+
+
 def make_update(
   job: Job,
   settings: dict[str, Any],
@@ -276,14 +288,7 @@ def make_update(
 ) -> Callable[..., Any]:
   """Returns update(state, step, timer): rollouts where due, then the step."""
   config, tokens = job.config.rollout, job.tokens
-  rollout_step = train.make_rollout_step(
-    job.model,
-    samples_per_prompt=config.samples_per_prompt,
-    max_new_tokens=job.max_new_tokens,
-    eos_token_id=job.eos_token_ids,
-    pad_token_id=tokens.tokenizer.pad_token_id,
-    mesh=job.mesh,
-  )
+  rollout_step = make_rollout_step(job)
   # One order and one set of keys for every method: they differ in nothing else.
   size = settings["batch_size"]
   batch_at = prompts_at = _batches(

@@ -3,9 +3,10 @@
 """The transformer, and pretrained weights in and out."""
 
 from hypo_jax.models.config import Rope, TransformerConfig
+from hypo_jax.models.hf_config import parse as parse_config
 from hypo_jax.models.peft import save_adapter
 from hypo_jax.models.policy import Model, Policy
-from hypo_jax.models.pretrained import load, save
+from hypo_jax.models.pretrained import load, load_config, load_tokenizer, save
 
 __all__ = [
   "Model",
@@ -13,6 +14,9 @@ __all__ = [
   "Rope",
   "TransformerConfig",
   "load",
+  "load_config",
+  "load_tokenizer",
+  "parse_config",
   "save",
   "save_adapter",
 ]

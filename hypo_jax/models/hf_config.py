@@ -132,9 +132,11 @@ def parse(values: dict[str, Any]) -> TransformerConfig:
   v = _Values(values)
   names = v.get("architectures")
   known = {family.architecture: key for key, family in FAMILIES.items()}
-  if not isinstance(names, list) or len(names) != 1 or names[0] not in known:
+  if not isinstance(names, list | tuple) or len(names) != 1:
+    names = (names,)
+  if names[0] not in known:
     raise ValueError(
-      f"architectures: expected one of {sorted(known)}, got {names}"
+      f"architectures: expected one of {sorted(known)}, got {names[0]}"
     )
   family = known[names[0]]
   v.only("model_type", family)

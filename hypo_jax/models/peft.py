@@ -25,13 +25,20 @@ from hypo_jax.models.policy import Policy
 from hypo_jax.models.transformer import LINEAR
 
 
-def save_adapter(policy: Policy, path: str | os.PathLike, *, base: str) -> None:
-  """Writes adapter_config.json and adapter_model.safetensors.
+def save_adapter(
+  policy: Policy,
+  path: str | os.PathLike,
+  *,
+  base: str,
+  card: str | None = None,
+) -> None:
+  """Writes adapter_config.json, adapter_model.safetensors and tokenizer files.
 
   Args:
     policy: one with an adapter.
     path: the folder, made where it isn't there.
     base: what the adapter belongs to: a folder or hub name.
+    card: contents of README.md, the model card; None writes none.
 
   Raises:
     ValueError: for a policy without adapter.
@@ -86,6 +93,10 @@ def save_adapter(policy: Policy, path: str | os.PathLike, *, base: str) -> None:
   }
   text = json.dumps(settings, indent=2) + "\n"
   (folder / "adapter_config.json").write_text(text, "utf-8")
+  if hasattr(policy.tokenizer, "save"):
+    policy.tokenizer.save(folder)
+  if card is not None:
+    (folder / "README.md").write_text(card, "utf-8")
 
 
 def _matrices(

@@ -107,6 +107,30 @@ def load(
   )
 
 
+def load_tokenizer(path_or_name: str | os.PathLike) -> Any:
+  """Reads a model's tokenizer without its weights.
+
+  Args:
+    path_or_name: what `load` takes.
+
+  Raises:
+    FileNotFoundError: as `load`.
+    ValueError: as `load`, and where a folder holds no tokenizer.
+  """
+  tokenizer = _open(path_or_name).tokenizer
+  if tokenizer is None:
+    raise ValueError(
+      f"{path_or_name}: expected tokenizer.json (and tokenizer_config.json "
+      "with its special tokens) beside the weights, not there"
+    )
+  return tokenizer
+
+
+def load_config(path_or_name: str | os.PathLike) -> TransformerConfig:
+  """Reads a model's sizes without its weights; arguments are `load`'s."""
+  return _open(path_or_name).config
+
+
 def _open(path_or_name: str | os.PathLike) -> _Source:
   path = pathlib.Path(path_or_name)
   if str(path_or_name) == _SMOLLM2:
@@ -280,7 +304,9 @@ def _read_params(
   return tree_map(place, model.abstract_params, shardings)
 
 
-def save(policy: Policy, path: str | os.PathLike) -> None:
+def save(
+  policy: Policy, path: str | os.PathLike, *, card: str | None = None
+) -> None:
   """Writes a folder as transformers' save_pretrained does for the family.
 
   An adapter, if the policy has one, is merged into the weights it belongs to.
@@ -293,6 +319,7 @@ def save(policy: Policy, path: str | os.PathLike) -> None:
     policy: its parameters must all be addressable by this process, and none in
       int8.
     path: the folder, made where it isn't there.
+    card: contents of README.md, the model card; None writes none.
 
   Raises:
     ValueError: for what the family's files have no place for.
@@ -320,6 +347,8 @@ def save(policy: Policy, path: str | os.PathLike) -> None:
   _write_json(folder / "generation_config.json", known)
   if hasattr(policy.tokenizer, "save"):
     policy.tokenizer.save(folder)
+  if card is not None:
+    (folder / "README.md").write_text(card, "utf-8")
 
 
 def _write_weights(model: Model, params: Params, folder: pathlib.Path) -> None:

@@ -234,6 +234,15 @@ class Tokenizer:
     """Returns the text of a completion's ids without special tokens."""
     return self._bare.decode([int(i) for i in ids])
 
+  def token_text(self, token_id: int) -> str:
+    """Returns one token for people to see; special ones by their name."""
+    name = self._backend.id_to_token(int(token_id)) or f"<{token_id}>"
+    text = self._backend.decode([int(token_id)], skip_special_tokens=False)
+    if not text or "\ufffd" in text:  # Part of a character.
+      return name
+    starts_word = name.startswith("\u2581") and not text.startswith(" ")
+    return f" {text}" if starts_word else text
+
   def _needed_template(self) -> chat.ChatTemplate:
     if self._template is None:
       raise ValueError(

@@ -35,6 +35,7 @@ from flax import nnx
 from hypo_jax.models import quantized
 from hypo_jax.models.attention import attend, attend_slots
 from hypo_jax.models.config import TransformerConfig
+from hypo_jax.models.linear import product
 
 Params = dict[str, Any]
 Cache = dict[str, jax.Array]
@@ -147,17 +148,16 @@ def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 
 def _linear(layer: Params, name: str, x: jax.Array, scale: float) -> jax.Array:
   """Returns x W + bias + scale * x A B, of what `layer` has under `name`."""
-  inputs, outputs = LINEAR[name]
-  product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+  num_inputs = len(LINEAR[name][0])
   weights = layer["weights"]
   matrix = quantized.dequantize(weights[name], x.dtype)
-  out = product(f"...{inputs},{inputs}{outputs}->...{outputs}", x, matrix)
+  out = product(num_inputs, x, matrix.astype(x.dtype))
   if (bias := weights.get(f"{name}_bias")) is not None:
     out = out + bias.astype(jnp.float32)
   if (adapter := layer["adapters"].get(name)) is not None:
     down, up = (adapter[key].astype(x.dtype) for key in ("a", "b"))
-    inner = product(f"...{inputs},{inputs}r->...r", x, down).astype(x.dtype)
-    out = out + scale * product(f"...r,r{outputs}->...{outputs}", inner, up)
+    inner = product(num_inputs, x, down).astype(x.dtype)
+    out = out + scale * product(1, inner, up)
   return out.astype(x.dtype)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What came out of a run: a sentence, a terminal table, plots and a page.
+"""What came out of a run, or lies in its data: words, tables, plots, a page.
 
 Every word about the result is made from the report's numbers, favourable or
 not, and every number that has a standard error is shown with it. The page needs
@@ -12,11 +12,21 @@ import os
 import pathlib
 from typing import Any
 
+from hypo_jax.report.card import model_card
+from hypo_jax.report.inspection_page import make_inspection_page
+from hypo_jax.report.inspection_text import inspection_summary
 from hypo_jax.report.page import make_page
 from hypo_jax.report.plots import make_plots
 from hypo_jax.report.summary import headline, terminal_summary
 
-__all__ = ["headline", "terminal_summary", "write_report"]
+__all__ = [
+  "headline",
+  "inspection_summary",
+  "model_card",
+  "terminal_summary",
+  "write_inspection",
+  "write_report",
+]
 
 
 def write_report(
@@ -50,6 +60,21 @@ def write_report(
   page = make_page(report, samples, config, plots)
   # Prompts from JSON may hold lone surrogates, which UTF-8 can't.
   _write(workdir / "report.html", page.encode("utf-8", errors="replace"))
+
+
+def write_inspection(
+  workdir: str | os.PathLike[str], inspection: dict[str, Any]
+) -> None:
+  """Writes inspect.html; a kill leaves no half of it.
+
+  Args:
+    workdir: where to write; made if it doesn't exist.
+    inspection: as `inspection_page.make_inspection_page` takes it.
+  """
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  page = make_inspection_page(inspection)
+  _write(workdir / "inspect.html", page.encode("utf-8", errors="replace"))
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:

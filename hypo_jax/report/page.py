@@ -6,11 +6,17 @@ Text from data is escaped wherever it stands; plots are inline SVG in a wide and
 a narrow drawing, of which the style sheet shows one.
 """
 
-import html
-import json
 from typing import Any
 
 from hypo_jax.report.canvas import Plot
+from hypo_jax.report.elements import (
+  document,
+  escape,
+  figures,
+  flat_settings,
+  plot_section,
+  table_region,
+)
 from hypo_jax.report.formatting import (
   duration,
   finite,
@@ -19,9 +25,10 @@ from hypo_jax.report.formatting import (
   places,
   policy_name,
 )
-from hypo_jax.report.style import CSS, series
+from hypo_jax.report.style import series
 from hypo_jax.report.summary import (
   claim,
+  compares_at_equal_kl,
   describe_checkpoints,
   matched_row,
   verdict,
@@ -30,7 +37,6 @@ from hypo_jax.report.tables import (
   COLUMNS,
   MORE_COLUMNS,
   Report,
-  Table,
   comparison_table,
   has_judge,
   matched_table,
@@ -40,8 +46,6 @@ from hypo_jax.report.tables import (
 
 # Prompts whose samples are open from the start.
 _NUM_OPEN = 8
-# Headings whose column holds words, not numbers.
-_WORDS = ("policy", "checkpoint", "compared", "stage", "setting", "value")
 
 
 def make_page(
@@ -61,27 +65,14 @@ def make_page(
   by_name = {plot.name: plot for plot in plots}
   parts = [
     _top(report),
-    *(_plot(by_name[n]) for n in ("frontier",) if n in by_name),
+    *(plot_section(by_name[n]) for n in ("frontier",) if n in by_name),
     _matched(report),
-    *(_plot(plot) for plot in plots if plot.name != "frontier"),
+    *(plot_section(plot) for plot in plots if plot.name != "frontier"),
     _policies(report),
     _samples(report, samples),
     _run(report, config),
   ]
-  title = _escape(f"{verdict(report)} – hypo_jax report")
-  return (
-    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    '<meta name="color-scheme" content="light dark">\n'
-    f"<title>{title}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<main>\n"
-    + "\n".join(parts)
-    + "\n</main>\n</body>\n</html>\n"
-  )
-
-
-def _escape(text: Any) -> str:
-  # A value and its error stay on one line.
-  return html.escape(str(text)).replace(" ± ", "\u00a0±\u00a0")
+  return document(f"{verdict(report)} – hypo_jax report", parts)
 
 
 def _top(report: Report) -> str:
@@ -92,13 +83,13 @@ def _top(report: Report) -> str:
     known = [s for s in map(finite, seconds) if s is not None]
     facts.append(duration(sum(known)))
   order = sorted(methods(report), key=lambda n: n != "dpo")
-  paragraphs = [f'<p class="claim">{_escape(s)}</p>' for s in claim(report)[:1]]
+  paragraphs = [f'<p class="claim">{escape(s)}</p>' for s in claim(report)[:1]]
   rest = claim(report)[1:] + [describe_checkpoints(report, n) for n in order]
-  paragraphs += [f"<p>{_escape(sentence)}</p>" for sentence in rest]
-  facts = _escape(" · ".join(filter(None, facts)))
+  paragraphs += [f"<p>{escape(sentence)}</p>" for sentence in rest]
+  facts = escape(" · ".join(filter(None, facts)))
   return (
     f'<header>\n<p class="kicker">{facts}</p>\n'
-    f"<h1>{_escape(verdict(report))}</h1>\n"
+    f"<h1>{escape(verdict(report))}</h1>\n"
     f"{paragraphs[0] if paragraphs else ''}\n{_figures(report)}\n"
     f"{''.join(paragraphs[1:])}\n</header>"
   )
@@ -128,80 +119,29 @@ def _figures(report: Report) -> str:
       digits = min(places([error]), 2)
       label = f"{policy_name(name)}, final KL in nats"
       items.append((label, number(kl, digits), number(error, digits)))
-  return f'<dl class="figures">{"".join(map(_figure, items))}</dl>'
-
-
-def _figure(item: tuple[str, str, str]) -> str:
-  label, value, error = map(_escape, item)
-  if error and "n/a" not in (value, error):
-    value += f' <span class="error">± {error}</span>'
-  return f"<div><dt>{label}</dt><dd>{value}</dd></div>"
-
-
-def _plot(plot: Plot) -> str:
-  drawings = "".join(
-    f'<div class="{kind}" role="img" aria-label="{_escape(plot.alt)}">{svg}'
-    "</div>"
-    for kind, svg in (("wide", plot.wide), ("narrow", plot.narrow))
-  )
-  return (
-    f'<section id="{plot.name}">\n<h2>{_escape(plot.title)}</h2>\n'
-    f'<figure class="plot">{drawings}'
-    f"<figcaption>{_escape(plot.reading)}</figcaption></figure>\n</section>"
-  )
-
-
-def _table(table: Table, label: str, dots: dict[str, str] | None = None) -> str:
-  """A table in a container of its own that scrolls sideways.
-
-  Args:
-    table: rows of text, a heading first.
-    label: what it shows, for who can't see it.
-    dots: palette colour by text of the first column.
-  """
-  words = [h in _WORDS for h in table[0]]
-  classes = [' class="word"' if w else "" for w in words]
-  head = "".join(
-    f'<th scope="col"{c}>{_escape(h)}</th>'
-    for h, c in zip(table[0], classes, strict=True)
-  )
-  body = []
-  for first, *rest in table[1:]:
-    colour = (dots or {}).get(first)
-    dot = ""
-    if colour:
-      style = f"background: var(--{colour})"
-      dot = f'<span class="dot" style="{style}"></span>'
-    cells = "".join(
-      f"<td{c}>{_escape(cell)}</td>"
-      for cell, c in zip(rest, classes[1:], strict=True)
-    )
-    body.append(f'<tr><th scope="row">{dot}{_escape(first)}</th>{cells}</tr>')
-  return (
-    f'<div class="scroll" role="region" aria-label="{_escape(label)}" '
-    f'tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>'
-    + "\n".join(body)
-    + "</tbody></table></div>"
-  )
+  return figures(items)
 
 
 def _matched(report: Report) -> str:
-  if not has_judge(report) or not report.get("matched_kl"):
-    return ""
-  parts = [
-    '<section id="matched">\n<h2>Win rate at equal KL</h2>',
-    "<p>Each method's win rate where its own training curve first reached that "
-    "KL, on a straight line between two evaluations. Differences are paired by "
-    "prompt.</p>",
-    _table(matched_table(report), "Win rate at equal KL"),
-  ]
-  if report.get("comparisons"):
+  parts = []
+  if compares_at_equal_kl(report) and report.get("matched_kl"):
     parts += [
-      "<h3>Whole checkpoints, at their own KL</h3>",
-      "<p>Differences of win rate on the test prompts, paired by prompt.</p>",
-      _table(comparison_table(report), "Differences between checkpoints"),
+      "<h2>Win rate at equal KL</h2>",
+      "<p>Each method's win rate where its own training curve first reached "
+      "that KL, on a straight line between two evaluations. Differences are "
+      "paired by prompt.</p>",
+      table_region(matched_table(report), "Win rate at equal KL"),
     ]
-  return "\n".join(parts) + "\n</section>"
+  if has_judge(report) and report.get("comparisons"):
+    level = "h3" if parts else "h2"
+    parts += [
+      f"<{level}>Whole checkpoints, at their own KL</{level}>",
+      "<p>Differences of win rate on the test prompts, paired by prompt.</p>",
+      table_region(comparison_table(report), "Differences between checkpoints"),
+    ]
+  if not parts:
+    return ""
+  return "\n".join(['<section id="matched">', *parts, "</section>"])
 
 
 def _policies(report: Report) -> str:
@@ -210,7 +150,7 @@ def _policies(report: Report) -> str:
   more = policy_table(report, MORE_COLUMNS)
   parts = [
     '<section id="policies">\n<h2>Policies on unseen prompts</h2>',
-    _table(policy_table(report, COLUMNS), "Policies", dots),
+    table_region(policy_table(report, COLUMNS), "Policies", dots),
     '<p class="note">± is one standard error, over prompts or pairs. “Best” is '
     "the checkpoint that did best on validation prompts, “best pair loss” the "
     "one with the lowest loss on held-out pairs, which one would pick without "
@@ -218,7 +158,7 @@ def _policies(report: Report) -> str:
     "prompts.</p>",
   ]
   if len(more[0]) > 2:
-    table = _table(more, "More measurements", dots)
+    table = table_region(more, "More measurements", dots)
     parts.append(f"<details><summary>More measurements</summary>{table}")
     parts.append("</details>")
   return "\n".join(parts) + "\n</section>"
@@ -257,16 +197,16 @@ def _sample(row: dict[str, Any], colours: dict[str, str]) -> str:
     style = f"background: var(--{colours.get(name, 'muted')})"
     columns.append(
       f'<div><h3><span class="dot" style="{style}"></span>'
-      f"{_escape(policy_name(name))}</h3><ul>{items}</ul></div>"
+      f"{escape(policy_name(name))}</h3><ul>{items}</ul></div>"
     )
   return (
-    f'<article class="sample"><p class="prompt">{_escape(row["prompt"])}</p>'
+    f'<article class="sample"><p class="prompt">{escape(row["prompt"])}</p>'
     f'<div class="answers">{"".join(columns)}</div></article>'
   )
 
 
 def _completion(text: str, reward: float | None) -> str:
-  shown = _escape(text) if text else '<span class="empty">(empty)</span>'
+  shown = escape(text) if text else '<span class="empty">(empty)</span>'
   if reward is None:
     return f"<li>{shown}</li>"
   number_text = number(reward, 2, signed=True)
@@ -278,28 +218,15 @@ def _run(report: Report, config: dict[str, Any]) -> str:
   times = report.get("wall_seconds") or {}
   if times:
     rows = [[str(stage), duration(s)] for stage, s in times.items()]
-    parts.append(_table([["stage", "time"], *rows], "Time by stage"))
-  settings = [["setting", "value"], *_flat(config, "")]
+    parts.append(table_region([["stage", "time"], *rows], "Time by stage"))
+  settings = [["setting", "value"], *flat_settings(config, "")]
   parts.append(
     "<details><summary>Settings</summary>"
-    f"{_table(settings, 'Settings')}</details>\n</section>"
+    f"{table_region(settings, 'Settings')}</details>\n</section>"
   )
   versions = " · ".join(
     f"{name} {version}"
     for name, version in (report.get("versions") or {}).items()
   )
-  parts.append(f"<footer>{_escape(versions)}</footer>")
+  parts.append(f"<footer>{escape(versions)}</footer>")
   return "\n".join(parts)
-
-
-def _flat(value: Any, path: str) -> Table:
-  """Nested settings as rows of dotted path and value."""
-  if isinstance(value, dict) and value:
-    parts = [
-      _flat(v, f"{path}.{key}" if path else str(key))
-      for key, v in value.items()
-    ]
-    return sum(parts, [])
-  if isinstance(value, float) and finite(value) is None:
-    return [[path, "n/a"]]
-  return [[path, json.dumps(value, ensure_ascii=False, default=str)]]

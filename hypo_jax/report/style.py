@@ -85,7 +85,7 @@ h2 { font-size: 1.25rem; line-height: 1.3; margin: 3.5rem 0 .5rem; }
 p { margin: .5rem 0 1rem; max-width: 42rem; }
 .kicker, .note, figcaption, footer { color: var(--muted); font-size: .9rem; }
 .kicker { margin: 0 0 .75rem; }
-.claim { font-size: 1.2rem; line-height: 1.5; }
+.claim { font-size: 1.2rem; line-height: 1.5; overflow-wrap: anywhere; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1.5rem 0;
   padding: 1.1rem 0; border: solid var(--line); border-width: 1px 0; }
 .figures div { display: flex; flex-direction: column; }
@@ -127,6 +127,29 @@ summary:hover { color: var(--hypo); }
   padding: .5rem .7rem; background: var(--panel); border-radius: .35rem; }
 .reward { display: block; color: var(--muted); font-size: .85rem;
   font-variant-numeric: tabular-nums; }
+.findings { list-style: none; margin: 1rem 0; padding: 0; max-width: 46rem; }
+.findings li { margin: 0 0 .6rem; padding: .55rem .8rem; border-radius: .2rem;
+  overflow-wrap: anywhere; background: var(--panel);
+  border-left: .25rem solid var(--other3); }
+.findings .stop { border-color: var(--dpo); }
+.advice { color: var(--muted); }
+.tokens { max-width: none; margin: .15rem 0 .75rem; font-size: .88rem;
+  line-height: 1.9; overflow-wrap: anywhere; }
+.sample .tokens { margin-bottom: .9rem; }
+.sample .note { margin: .5rem 0 .1rem; }
+.token { display: inline-block; max-width: 100%; line-height: 1.45;
+  padding: 0 .05em; border: 1px solid var(--line);
+  border-radius: .2rem; background: var(--panel); margin-right: 1px;
+  white-space: pre-wrap; }
+.scored { background: color-mix(in srgb, var(--hypo) 22%, var(--paper)); }
+.eos { background: color-mix(in srgb, var(--other1) 35%, var(--paper));
+  font-weight: 600; }
+.cut { background: color-mix(in srgb, var(--dpo) 18%, var(--paper));
+  text-decoration: line-through; }
+.padding, .more { color: var(--muted); border-style: dashed;
+  padding: 0 .4em; }
+.padding { background: none; }
+.more { text-decoration: none; }
 .empty { color: var(--muted); }
 footer { border-top: 1px solid var(--line); margin-top: 3.5rem;
   padding-top: 1rem; overflow-wrap: anywhere; }

@@ -61,6 +61,11 @@ def _leader(row: dict[str, Any]) -> str | None:
   return "HyPO" if row["difference"] > 0 else "DPO"
 
 
+def compares_at_equal_kl(report: Report) -> bool:
+  """Whether there is a judge, and both HyPO and DPO to compare."""
+  return has_judge(report) and {"hypo", "dpo"} <= set(report["policies"])
+
+
 def verdict(report: Report) -> str:
   """Returns the result in a few words."""
   if not has_judge(report):
@@ -70,7 +75,7 @@ def verdict(report: Report) -> str:
     leader = _leader(row)
     what = f"{leader} is ahead" if leader else "No clear difference"
     return f"{what} at a KL of {nats(row['kl'])}"
-  if {"hypo", "dpo"} <= set(report["policies"]):
+  if compares_at_equal_kl(report):
     return "No comparison at equal KL"
   names = " and ".join(map(policy_name, methods(report)))
   return f"{names} against the reference"
@@ -96,7 +101,7 @@ def claim(report: Report) -> list[str]:
       "There is no judge, so this report speaks of pair accuracy and KL only.",
       *filter(None, effects),
     ]
-  if not {"hypo", "dpo"} <= set(report["policies"]):
+  if not compares_at_equal_kl(report):
     return []
   rows = _compared(report)
   if not rows:
@@ -209,7 +214,7 @@ def terminal_summary(report: Report) -> str:
     textwrap.fill(headline(report), _WIDTH, break_on_hyphens=False),
     plain(policy_table(report, COLUMNS), width=_WIDTH),
   ]
-  if has_judge(report) and report.get("matched_kl"):
+  if compares_at_equal_kl(report) and report.get("matched_kl"):
     parts.append(
       "Win rate at equal KL\n" + plain(matched_table(report), width=_WIDTH)
     )
