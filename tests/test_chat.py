@@ -164,6 +164,19 @@ def test_an_end_that_the_open_prompt_lacks_is_no_part_of_the_answer():
   assert tokenizer.encode_turn("Yes.") == tokenizer.encode_completion("Yes.")
 
 
+def test_a_turn_may_be_opened_with_special_tokens():
+  # The open prompt leaves to the model what kind of answer it gives.
+  source = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}"
+    "{{ '<|im_start|>final' if m.role == 'assistant' }}\n{{ m.content }}"
+    "<|im_end|>\n{% endfor %}"
+    "{{ '<|im_start|>assistant' if add_generation_prompt }}"
+  )
+  tokenizer = with_template("qwen2", source)
+  expected = tokenizer.encode_completion("<|im_start|>final\nYes.<|im_end|>")
+  assert tokenizer.encode_turn("Yes.") == expected
+
+
 def test_a_space_put_after_special_tokens_opens_the_answer_too():
   # Llama 2's tokenizer puts one before whatever follows a special token.
   source = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
