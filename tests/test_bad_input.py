@@ -216,7 +216,7 @@ def test_bad_input_is_one_line_that_says_what_was_expected(
 
 @pytest.mark.slow
 def test_without_damage_the_job_runs_with_its_padded_vocabulary(job, tmp_path):
-  """Rollouts may draw ids that the tokenizer hasn't got; they decode to none."""
+  """Rollouts may draw ids beyond the tokenizer; they decode to none."""
   config, folder, _ = job
   tokenizer = models.load_tokenizer(folder)
   assert tokenizer.vocab_size < CONFIG.vocab_size
