@@ -22,7 +22,13 @@ def get_config() -> ConfigDict:
   config.model.compute_dtype = "bfloat16"  # code base
   config.model.remat = True
 
-  config.data.path = "openai/summarize_from_feedback"  # paper
+  # The comparisons of the paper's task, and its posts with their authors'
+  # summaries, which the code base fine-tunes on, as others host them.
+  config.data.path = "trl-lib/tldr-preference"
+  config.data.demonstration_path = (
+    "vwxyzjn/summarize_from_feedback_tldr_3_filtered"
+  )
+  config.data.split = "train"
   config.data.prompt_length = 512  # code base
   config.data.completion_length = 169  # code base
 

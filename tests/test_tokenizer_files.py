@@ -163,6 +163,22 @@ def test_templates_by_name_are_kept_and_the_default_is_used(tmp_path):
   assert tokenizer_lib.from_folder(copy).chat_template is None
 
 
+@pytest.mark.parametrize(
+  "template",
+  [
+    [{"name": "default"}],
+    [{"name": "default", "template": 1}],
+    [{"name": "../out", "template": "x"}],
+    {"default": "x"},
+    3,
+  ],
+)
+def test_templates_that_are_none_are_named(template, tmp_path):
+  kinds.write_folder(tmp_path, "gpt2", template)
+  with pytest.raises(ValueError, match="config.json: chat_template: expected"):
+    tokenizer_lib.from_folder(tmp_path)
+
+
 def test_gpt2_folders_of_vocabulary_and_merges_alone_load(tmp_path):
   vocabulary, added = write_merges(tmp_path, "gpt2", model_max_length=1024)
   write_json(tmp_path / "vocab.json", vocabulary | added)

@@ -267,7 +267,9 @@ def _judge_bad_rows(
   total = num_good + len(bad)
   listing = "".join(f"\n  {row}" for row in bad[:_SHOWN])
   if not num_good:
-    raise ValueError(f"{path}: no good row among {total}{listing}")
+    raise ValueError(
+      f"{path}: expected pairs or prompts, no good row among {total}{listing}"
+    )
   if not bad:
     return
   found = f"{path}: {len(bad)} of {total} rows are bad"

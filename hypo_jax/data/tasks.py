@@ -121,7 +121,8 @@ def preference_file_task(
       place of the chosen completions, or "". Those whose prompt a validation or
       test pair could have are left out.
     layout: of the pairs, or "auto"; see `layouts`.
-    split: ready-made split of a folder that pairs are read from, or "".
+    split: ready-made split of a folder or hub name that pairs are read from,
+      or ""; a file is read whole.
     filters: pairs to leave out.
   """
   # tfds is slow to import, and the embedded world does without it.
@@ -135,35 +136,38 @@ def preference_file_task(
     path,
     data_dir=data_dir,
     layout=layout,
-    split=split,
+    split=_of_folder(path, split),
     on_bad=on_bad,
     as_messages=as_messages,
     filters=filters,
     **fractions,
   )
   pairs = {split: preferences.read_split(builder, split) for split in SPLITS}
-  for split, records in pairs.items():
-    if not records:
-      everything = [r["prompt"] for rows in pairs.values() for r in rows]
-      raise ValueError(
-        f"{path}: expected pairs in every split, got none in {split} of "
-        f"{len(_distinct(everything))} distinct prompts; change "
-        "data.validation_fraction or data.test_fraction, or add prompts"
-      )
+  if empty := [name for name, records in pairs.items() if not records]:
+    everything = [r["prompt"] for records in pairs.values() for r in records]
+    raise ValueError(
+      f"{path}: expected pairs in every split, got none in {empty[0]} of "
+      f"{len(_distinct(everything))} distinct prompts; change "
+      "data.validation_fraction or data.test_fraction, or add prompts"
+    )
   prompts = {
     split: _distinct([r["prompt"] for r in pairs[split]])[: num_prompts[split]]
     for split in ("validation", "test")
   }
   if rollout_path:
     rows = readers.read_prompts(
-      rollout_path, on_bad=on_bad, as_messages=as_messages
+      rollout_path,
+      on_bad=on_bad,
+      as_messages=as_messages,
     ).records
     prompts["rollout"] = [row["prompt"] for row in rows]
   about = builder.info.metadata
   demonstrations, notes = pairs["train"], _notes(path, about, pairs)
   if demonstration_path:
     rows = readers.read_demonstrations(
-      demonstration_path, on_bad=on_bad, as_messages=as_messages
+      demonstration_path,
+      on_bad=on_bad,
+      as_messages=as_messages,
     ).records
     demonstrations = [
       row
@@ -190,6 +194,11 @@ def preference_file_task(
       leaked_prompts=about["leaked_prompts"],
     ),
   )
+
+
+def _of_folder(path: str, split: str) -> str:
+  """Returns the split to read: files have none."""
+  return "" if pathlib.Path(path).is_file() else split
 
 
 def _notes(path: str, about: Any, pairs: dict[str, Records]) -> list[str]:

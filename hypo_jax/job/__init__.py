@@ -17,7 +17,7 @@ from typing import Any
 from hypo_jax.job.pairs import get_pairs, score_reference
 from hypo_jax.job.results import make_evaluator, measure_all, write_report
 from hypo_jax.job.setup import set_up
-from hypo_jax.job.training import fine_tune, train_method
+from hypo_jax.job.training import check, fine_tune, train_method
 
 
 def run_job(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def run_job(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   job = set_up(config, workdir)
   for warning in job.warnings:
     job.say(f"warning: {warning}")
+  check(job)
   with job.clock("sft"):
     reference = fine_tune(job)
   with job.clock("pairs"):

@@ -279,7 +279,14 @@ def _make_model(config, mesh: Mesh):
     )
     model = models.Model(dataclasses.replace(policy.config, **how))
     check_length(config, model.config.max_positions)
-    return model, policy.params, policy.tokenizer
+    tokenizer = models.needed_tokenizer(settings.path, policy.tokenizer)
+    if tokenizer.eos_token_id is None:
+      raise ValueError(
+        f"{settings.path}: expected a token that ends completions, none; name "
+        "it as eos_token in tokenizer_config.json or as eos_token_id in "
+        "generation_config.json"
+      )
+    return model, policy.params, tokenizer
   tokenizer = reviews.WordTokenizer()
   model = models.Model(
     architecture(

@@ -59,6 +59,18 @@ def _sft_optimizer(job: Job):
   )
 
 
+def check(job: Job) -> None:
+  """Builds every method's step from shapes, before anything is computed.
+
+  Raises:
+    ValueError: for settings that a later stage would refuse.
+  """
+  shapes = jax.eval_shape(lambda: job.params)
+  for settings in job.methods.values():
+    abstract_state(job, settings, shapes)
+    make_train_step(job, settings, make_optimizer(settings))
+
+
 def restore_reference(job: Job) -> Any:
   """Returns the reference policy's parameters of a job that is past it.
 

@@ -6,7 +6,13 @@ from hypo_jax.models.config import Rope, TransformerConfig
 from hypo_jax.models.hf_config import parse as parse_config
 from hypo_jax.models.peft import save_adapter
 from hypo_jax.models.policy import Model, Policy
-from hypo_jax.models.pretrained import load, load_config, load_tokenizer, save
+from hypo_jax.models.pretrained import (
+  load,
+  load_config,
+  load_tokenizer,
+  needed_tokenizer,
+  save,
+)
 
 __all__ = [
   "Model",
@@ -16,6 +22,7 @@ __all__ = [
   "load",
   "load_config",
   "load_tokenizer",
+  "needed_tokenizer",
   "parse_config",
   "save",
   "save_adapter",

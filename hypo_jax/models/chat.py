@@ -103,14 +103,16 @@ class Turn:
   end_token: str | None = None
 
 
-def find_turn(template: ChatTemplate, end_tokens: Iterable[str]) -> Turn:
+def find_turn(
+  template: ChatTemplate, *, eos: Iterable[str], special: Iterable[str]
+) -> Turn:
   """Returns what `template` writes around the last answer of a dialogue.
 
   Args:
     template: where it refuses a dialogue of one question and one answer, the
       turn is taken to be bare.
-    end_tokens: tokens that may end a turn; the first of them that stands after
-      the answer does.
+    eos: tokens known to end a completion.
+    special: others that may: the first of all that follows the answer ends it.
   """
   answer = {"role": "assistant", "content": PROBE}
   try:
@@ -121,20 +123,19 @@ def find_turn(template: ChatTemplate, end_tokens: Iterable[str]) -> Turn:
   before, found, after = whole.rpartition(PROBE)
   if not found:
     return Turn()
-  end_tokens = tuple(end_tokens)
+  eos = set(eos)
+  places = [(after.find(t), -len(t), t) for t in eos.union(special)]
+  place, _, end = min((p for p in places if p[0] >= 0), default=(0, 0, None))
+  closing = "" if end is None else after[:place] + end
   opening = ""
   if before.startswith(prompt):
     # Not so where a template opens an answer with more than it writes before
     # one that is there (<think>): then nothing is left to write.
     opening = before.removeprefix(prompt)
-  if any(token in opening for token in end_tokens):
+  if any(token in opening for token in eos | {end} if token is not None):
     # The question's end, which the open prompt lacks.
     opening = ""
-  places = [(after.find(t), -len(t), t) for t in end_tokens if t in after]
-  if not places:
-    return Turn(opening)
-  place, _, end = min(places)
-  return Turn(opening, after[:place] + end, end)
+  return Turn(opening, closing, end)
 
 
 class _GenerationBlock(jinja2.ext.Extension):

@@ -127,7 +127,7 @@ class GGUFFile:
       metadata = {k: field.contents() for k, field in reader.fields.items()}
     except (ValueError, IndexError, KeyError, OverflowError) as error:
       raise ValueError(
-        f"{path}: not a readable GGUF file (cut short?): {error}"
+        f"{path}: expected a whole GGUF file (cut short?): {error}"
       ) from error
     # A view into the file for each of the vocabulary's tokens: 50 MB.
     reader.fields.clear()

@@ -105,6 +105,11 @@ def read(metadata: dict[str, Any]) -> Vocabulary:
 def _sentence_piece(
   keys: dict[str, Any], *, by_position: bool
 ) -> tokenizers.Tokenizer:
+  for name in ("remove_extra_whitespaces", "precompiled_charsmap"):
+    if keys.get(name):
+      raise ValueError(
+        f"tokenizer.ggml.{name}: expected unset, since text is taken as it is"
+      )
   tokens, scores, types = _columns(keys, "tokens", "scores", "token_type")
   return backends.sentence_piece(
     tokens,

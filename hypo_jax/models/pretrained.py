@@ -9,6 +9,7 @@ layers. `save` is the exact inverse: import, export, import is bit-equal.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -24,7 +25,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from hypo_jax.models import families, gguf, hf_config, hub, lora, quantized
+from hypo_jax.models import (
+  families,
+  gguf,
+  hf_config,
+  hub,
+  lora,
+  quantized,
+  tokenizer_files,
+)
 from hypo_jax.models import tokenizer as tokenizer_lib
 from hypo_jax.models.config import TransformerConfig
 from hypo_jax.models.policy import Model, Policy
@@ -117,12 +126,13 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> Any:
     FileNotFoundError: as `load`.
     ValueError: as `load`, and where a folder holds no tokenizer.
   """
-  tokenizer = _open(path_or_name).tokenizer
+  return needed_tokenizer(path_or_name, _open(path_or_name).tokenizer)
+
+
+def needed_tokenizer(path_or_name: str | os.PathLike, tokenizer: Any) -> Any:
+  """Returns a policy's tokenizer; where it has none, ValueError says why."""
   if tokenizer is None:
-    raise ValueError(
-      f"{path_or_name}: expected tokenizer.json (and tokenizer_config.json "
-      "with its special tokens) beside the weights, not there"
-    )
+    tokenizer_files.read(_resolve(path_or_name))
   return tokenizer
 
 
@@ -132,11 +142,7 @@ def load_config(path_or_name: str | os.PathLike) -> TransformerConfig:
 
 
 def _open(path_or_name: str | os.PathLike) -> _Source:
-  path = pathlib.Path(path_or_name)
-  if str(path_or_name) == _SMOLLM2:
-    path = _find_smollm2()
-  elif not path.exists() and hub.is_name(str(path_or_name)):
-    path = hub.model_folder(str(path_or_name))
+  path = _resolve(path_or_name)
   if path.is_dir():
     return _Folder(path)
   if path.is_file() and path.suffix == ".gguf":
@@ -147,6 +153,16 @@ def _open(path_or_name: str | os.PathLike) -> _Source:
     f"file, a hub name owner/model or {_SMOLLM2!r}, got {str(path_or_name)!r} "
     f"({kind})"
   )
+
+
+def _resolve(path_or_name: str | os.PathLike) -> pathlib.Path:
+  """Returns where a package's or hub's model lies; else the path as it is."""
+  path = pathlib.Path(path_or_name)
+  if str(path_or_name) == _SMOLLM2:
+    return _find_smollm2()
+  if not path.exists() and hub.is_name(str(path_or_name)):
+    return hub.model_folder(str(path_or_name))
+  return path
 
 
 def _find_smollm2() -> pathlib.Path:
@@ -166,34 +182,43 @@ class _Folder:
   """A Hugging Face folder; weights are read one tensor at a time."""
 
   def __init__(self, folder: pathlib.Path):
+    self._folder = folder
     values = _read_config(folder)
     self.config = hf_config.parse(values)
-    self._files = {}
-    for path in _weight_files(folder):
-      try:
-        opened = safetensors.safe_open(path, framework="numpy")
-      except safetensors.SafetensorError as error:
-        raise ValueError(
-          f"{path}: not a readable safetensors file (cut short?): {error}"
-        ) from error
-      self._files |= {name: (opened, name) for name in opened.keys()}
-    prefix = families.FAMILIES[self.config.family].prefix
-    if not any(name.startswith(prefix) for name in self._files):
-      # Saved from the model without its head: "wte.weight".
-      heads = ("lm_head.", "embed_out.")
-      self._files = {
-        name if name.startswith(heads) else prefix + name: entry
-        for name, entry in self._files.items()
-      }
-    self.names = set(self._files)
     self.tokenizer = None
-    if (folder / "tokenizer.json").exists():
+    if tokenizer_files.has_tokenizer(folder):
       generation = tokenizer_lib.read_json(folder / "generation_config.json")
       ends = generation.get("eos_token_id", values.get("eos_token_id"))
       self.tokenizer = tokenizer_lib.from_folder(
         folder,
         eos_token_ids=np.atleast_1d([] if ends is None else ends).tolist(),
       )
+
+  @functools.cached_property
+  def _files(self) -> dict[str, tuple[Any, str]]:
+    """The open file that holds each tensor, and its name there."""
+    files = {}
+    for path in _weight_files(self._folder):
+      try:
+        opened = safetensors.safe_open(path, framework="numpy")
+      except safetensors.SafetensorError as error:
+        raise ValueError(
+          f"{path}: expected a whole safetensors file (cut short?): {error}"
+        ) from error
+      files |= {name: (opened, name) for name in opened.keys()}
+    prefix = families.FAMILIES[self.config.family].prefix
+    if any(name.startswith(prefix) for name in files):
+      return files
+    # Saved from the model without its head: "wte.weight".
+    heads = ("lm_head.", "embed_out.")
+    return {
+      name if name.startswith(heads) else prefix + name: entry
+      for name, entry in files.items()
+    }
+
+  @property
+  def names(self) -> set[str]:
+    return set(self._files)
 
   def read(self, name: str) -> np.ndarray:
     opened, stored = self._files[name]
@@ -214,6 +239,11 @@ def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder / _SINGLE]
   index = tokenizer_lib.read_json(folder / _INDEX)
   if "weight_map" not in index:
+    if others := sorted(folder.glob("*.bin")):
+      raise FileNotFoundError(
+        f"{folder}: expected {_SINGLE}, or {_INDEX}, got {others[0].name}; "
+        "load it with transformers and save_pretrained it as safetensors"
+      )
     raise FileNotFoundError(
       f"{folder}: expected {_SINGLE}, or {_INDEX} with a weight_map, not there"
     )

@@ -40,11 +40,18 @@ from typing import Any
 import tokenizers
 from tokenizers import processors
 
-from hypo_jax.models import backends, chat, gguf_vocabulary
+from hypo_jax.models import backends, chat, gguf_vocabulary, tokenizer_files
+from hypo_jax.models.tokenizer_files import has_tokenizer, read_json
+
+__all__ = [
+  "Tokenizer",
+  "from_folder",
+  "from_gguf",
+  "has_tokenizer",
+  "read_json",
+]
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
-_TEMPLATE = "chat_template.jinja"
-_NAMED_TEMPLATES = "additional_chat_templates"
 
 
 class Tokenizer:
@@ -91,7 +98,7 @@ class Tokenizer:
     self._bare = backends.continuation(backend)
     self._settings = settings
     self._named_templates = dict(named_templates or {})
-    self._special = _special_tokens(settings)
+    self._special = tokenizer_files.special_tokens(settings)
     if "eos_token" not in self._special and eos_token_ids:
       # Templates and transformers, of a saved folder, know it by its name.
       token = backend.id_to_token(eos_token_ids[0])
@@ -154,10 +161,13 @@ class Tokenizer:
     return wanted
 
   def _find_turn(self, ends: Sequence[int | None]) -> chat.Turn:
-    known = self._backend.get_added_tokens_decoder()
-    enders = {token.content for token in known.values() if token.special}
-    enders |= {self._backend.id_to_token(i) for i in ends if i is not None}
-    turn = chat.find_turn(self._template, filter(None, enders))
+    known = self._backend.get_added_tokens_decoder().values()
+    named = (self._backend.id_to_token(i) for i in ends if i is not None)
+    turn = chat.find_turn(
+      self._template,
+      eos=filter(None, named),
+      special=(token.content for token in known if token.special),
+    )
     if self._bare is self._backend:
       return turn
     # Some put a space before whatever follows a special token, so before an
@@ -252,121 +262,39 @@ class Tokenizer:
     The class named there becomes the one that takes tokenizer.json as it is:
     transformers has others that follow rules of their own instead.
     """
-    folder = pathlib.Path(folder)
-    self._backend.save(str(folder / "tokenizer.json"))
     settings = self._settings | self._special
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    text = json.dumps(settings, indent=2, ensure_ascii=False)
-    (folder / "tokenizer_config.json").write_text(text + "\n", "utf-8")
-    others = folder / _NAMED_TEMPLATES
-    for old in (folder / _TEMPLATE, *others.glob("*.jinja")):
-      old.unlink(missing_ok=True)
-    if self.chat_template is not None:
-      (folder / _TEMPLATE).write_text(self.chat_template, "utf-8")
-    for name, source in self._named_templates.items():
-      others.mkdir(exist_ok=True)
-      (others / f"{name}.jinja").write_text(source, "utf-8")
-
-
-def has_tokenizer(folder: str | os.PathLike) -> bool:
-  """Whether `folder` holds files that `from_folder` reads."""
-  names = {path.name for path in pathlib.Path(folder).iterdir()}
-  return "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names
+    tokenizer_files.write(
+      pathlib.Path(folder),
+      self._backend,
+      settings=settings,
+      chat_template=self.chat_template,
+      named_templates=self._named_templates,
+    )
 
 
 def from_folder(
   folder: str | os.PathLike, *, eos_token_ids: Sequence[int] = ()
 ) -> Tokenizer:
-  """Reads tokenizer.json and what stands beside it.
+  """Reads what a folder says of its tokenizer; see `tokenizer_files`.
 
   Args:
-    folder: holds tokenizer.json, or vocab.json and merges.txt (GPT-2, Qwen 2);
-      and, where they exist, tokenizer_config.json, special_tokens_map.json,
-      added_tokens.json, chat_template.jinja and additional_chat_templates/.
+    folder: holds tokenizer.json, or vocab.json and merges.txt (GPT-2, Qwen 2),
+      and what stands beside them.
     eos_token_ids: ids that the generation config ends on.
 
   Raises:
     ValueError: for a file that can't be read, or none that describes a
       tokenizer.
   """
-  folder = pathlib.Path(folder)
-  special = read_json(folder / "special_tokens_map.json")
-  settings = special | read_json(folder / "tokenizer_config.json")
-  named = _templates(folder, settings.pop("chat_template", None))
-  path = folder / "tokenizer.json"
-  if path.exists():
-    try:
-      backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises Exception itself.
-      raise ValueError(
-        f"{path}: expected a tokenizer, not readable as one: {error}"
-      ) from error
-  elif has_tokenizer(folder):
-    settings, backend = _from_merges(folder, settings)
-  else:
-    models = [p.name for p in folder.glob("*.model")]
-    raise ValueError(
-      f"{folder}: expected tokenizer.json"
-      + (f", got {models[0]} (SentencePiece) alone" if models else ", none")
-      + "; transformers makes it: AutoTokenizer.from_pretrained(folder)"
-      ".save_pretrained(folder), with sentencepiece installed"
-    )
+  read = tokenizer_files.read(pathlib.Path(folder))
   return Tokenizer(
-    backend,
-    settings=settings,
-    chat_template=named.pop("default", None),
-    named_templates=named,
+    read.backend,
+    settings=read.settings,
+    chat_template=read.chat_template,
+    named_templates=read.named_templates,
     eos_token_ids=eos_token_ids,
   )
-
-
-def _templates(folder: pathlib.Path, settled: Any) -> dict[str, str]:
-  """Returns chat templates by name, "default" the one in use.
-
-  Args:
-    folder: its files win.
-    settled: tokenizer_config.json's chat_template: None, one, or a list of
-      {"name", "template"}.
-  """
-  if isinstance(settled, list):
-    named = {entry["name"]: entry["template"] for entry in settled}
-  else:
-    named = {} if settled is None else {"default": settled}
-  if (folder / _TEMPLATE).exists():
-    named["default"] = (folder / _TEMPLATE).read_text("utf-8")
-  for path in sorted((folder / _NAMED_TEMPLATES).glob("*.jinja")):
-    named[path.stem] = path.read_text("utf-8")
-  return named
-
-
-def _from_merges(
-  folder: pathlib.Path, settings: dict[str, Any]
-) -> tuple[dict[str, Any], tokenizers.Tokenizer]:
-  """Builds what vocab.json and merges.txt, which name no splits, stand for."""
-  kind = settings.get("tokenizer_class") or "GPT2Tokenizer"
-  splits = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
-  split = splits.get(kind.removesuffix("Fast"))
-  if split is None or settings.get("add_prefix_space"):
-    raise ValueError(
-      f"{folder}: expected tokenizer.json, since vocab.json and merges.txt "
-      f"alone tell all of {' and '.join(splits)} without add_prefix_space, got "
-      f"{kind}; transformers' AutoTokenizer saves it"
-    )
-  end = "<|endoftext|>"
-  if split == "gpt-2" and end in read_json(folder / "vocab.json"):
-    # GPT-2's files leave its one special token unsaid.
-    settings = {"bos_token": end, "eos_token": end} | settings
-  added = read_json(folder / "added_tokens.json")
-  for i, token in (settings.get("added_tokens_decoder") or {}).items():
-    added[token["content"]] = int(i)
-  backend = backends.from_merges(
-    folder / "vocab.json",
-    folder / "merges.txt",
-    split=split,
-    special=_special_tokens(settings).values(),
-    added=added,
-  )
-  return settings, backend
 
 
 def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
@@ -386,33 +314,3 @@ def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
     chat_template=read.chat_template,
     eos_token_ids=read.eos_token_ids,
   )
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Returns the JSON object in `path`, {} where there is no such file."""
-  if not path.exists():
-    return {}
-  try:
-    values = json.loads(path.read_text("utf-8"))
-  except ValueError as error:
-    raise ValueError(
-      f"{path}: not readable as JSON, expected an object: {error}"
-    ) from error
-  if not isinstance(values, dict):
-    raise ValueError(f"{path}: expected an object, got {type(values).__name__}")
-  return values
-
-
-def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
-  """Returns the special tokens that are set, as text, by name.
-
-  All that a template may write: mask_token, image_token and the like too.
-  """
-  named = settings.get("extra_special_tokens")
-  values = settings | (named if isinstance(named, dict) else {})
-  texts = {}
-  for name, value in values.items():
-    text = value.get("content") if isinstance(value, dict) else value
-    if name.endswith("_token") and isinstance(text, str):
-      texts[name] = text
-  return texts
