@@ -17,7 +17,6 @@ from configs import hh_smollm2, hypo
 from hypo_jax import models
 from hypo_jax.data import reviews, tasks
 from hypo_jax.job import inspection
-from hypo_jax.models import pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -139,15 +138,15 @@ def test_the_embedded_world_has_demonstrations_until_a_job_samples_pairs(
   assert labels["quantiles"]["50"] == pytest.approx(0.8)
 
 
-def test_a_folder_without_tokenizer_is_refused_by_the_files_it_lacks(
-  tmp_path, monkeypatch
-):
-  class Source:
-    tokenizer = None
-
-  monkeypatch.setattr(pretrained, "_open", lambda path: Source())
-  with pytest.raises(ValueError, match="folder: expected tokenizer.json"):
-    models.load_tokenizer("folder")
+def test_a_folder_without_tokenizer_is_refused_by_the_files_it_lacks(tmp_path):
+  """Its weights are not asked for: there are none."""
+  values = small_config().model.architecture.to_dict()
+  sizes = {"vocab_size": 20, "max_position_embeddings": 64}
+  (tmp_path / "config.json").write_text(json.dumps(values | sizes))
+  for name in ("nothing", "tokenizer.model"):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="expected tokenizer.json, .*none|got"):
+      models.load_tokenizer(tmp_path)
 
 
 def test_killed_while_writing_leaves_the_inspection_before(

@@ -100,7 +100,7 @@ class Model:
   def init_cache(self, batch_size: int, length: int) -> Cache:
     """Returns an empty cache of `length` tokens for `batch_size` rows."""
     c = self.config
-    shape = (c.num_layers, batch_size, length, c.num_kv_heads, c.head_dim)
+    shape = (c.num_layers, batch_size, c.num_kv_heads, length, c.head_dim)
     dtype = jnp.dtype(c.compute_dtype)
     return {
       "keys": jnp.zeros(shape, dtype),

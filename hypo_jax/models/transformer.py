@@ -146,6 +146,11 @@ def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
+def _heads_first(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+  """[B, T, K, E] -> [B, K, T, E]."""
+  return tuple(x.swapaxes(1, 2) for x in arrays)
+
+
 def _linear(layer: Params, name: str, x: jax.Array, scale: float) -> jax.Array:
   """Returns x W + bias + scale * x A B, of what `layer` has under `name`."""
   num_inputs = len(LINEAR[name][0])
@@ -222,6 +227,7 @@ class Transformer(nnx.Module):
 
       def attend_all(layer, carry, q, k, v):
         mask = attention_mask & self._near(layer, positions, positions)
+        k, v = _heads_first(k, v)
         out = attend(q, k, v, mask, **self._score_settings())
         return out, carry, None
 
@@ -236,7 +242,8 @@ class Transformer(nnx.Module):
     # The cache is carried and updated in place: as a scanned input and output
     # it would be copied whole at every token.
     def attend_cached(layer, carry, q, k, v):
-      at = (layer["index"], 0, start, 0, 0)
+      at = (layer["index"], 0, 0, start, 0)
+      k, v = _heads_first(k, v)
       keys = jax.lax.dynamic_update_slice(carry[0], k[None], at)
       values = jax.lax.dynamic_update_slice(carry[1], v[None], at)
       mask = attention_mask & self._near(layer, positions, seen)
@@ -267,7 +274,7 @@ class Transformer(nnx.Module):
 
     Returns:
       hidden [B, P, D], and the keys and values of every layer, each
-      [L, B, P, K, E].
+      [L, B, K, P, E].
     """
     positions = token_positions(mask)
     causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
@@ -275,6 +282,7 @@ class Transformer(nnx.Module):
 
     def attend_prompt(layer, carry, q, k, v):
       near = visible & self._near(layer, positions, positions)
+      k, v = _heads_first(k, v)
       out = attend(q, k, v, near, **self._score_settings())
       return out, carry, (k, v)
 
