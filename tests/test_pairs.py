@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import hypo
+from hypo_jax import models
 from hypo_jax.data import pipeline
 from hypo_jax.job import pairs, setup
 
@@ -197,9 +199,8 @@ def test_what_a_kill_leaves_of_the_cache_is_not_read(tmp_path):
 def test_demand_21_rollouts_are_as_long_as_completions_or_warned_about(
   tmp_path, limit, length
 ):
-  config = types.SimpleNamespace(
-    rollout=types.SimpleNamespace(max_new_tokens=limit)
-  )
+  config = hypo.get_config()
+  config.rollout.max_new_tokens = limit
   tokens = types.SimpleNamespace(completion_length=5)
   names = [field.name for field in dataclasses.fields(setup.Job)]
   job = setup.Job(**dict.fromkeys(names) | {"config": config, "tokens": tokens})
@@ -208,3 +209,23 @@ def test_demand_21_rollouts_are_as_long_as_completions_or_warned_about(
   for warning in job.warnings:
     assert f"rollout.max_new_tokens is {length}" in warning
     assert "data.completion_length 5" in warning
+
+
+def test_numbers_of_another_model_are_warned_about():
+  """A configuration that describes one model, with the path of another."""
+  config = hypo.get_config()
+  sizes = {"vocab_size": 50, "max_position_embeddings": 64}
+  config.model.architecture.update(sizes)
+  names = [field.name for field in dataclasses.fields(setup.Job)]
+  job = setup.Job(
+    **dict.fromkeys(names)
+    | {
+      "config": config,
+      "tokens": types.SimpleNamespace(completion_length=28),
+      "model": models.Model(setup.architecture(config)),
+    }
+  )
+  assert job.warnings == ()
+  config.model.architecture.num_hidden_layers = 3
+  (warning,) = job.warnings
+  assert "num_layers 3, not 2" in warning
