@@ -1,0 +1,87 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The timed programs: ours and the peers', and how one case of them is run."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from benchmarks import cases
+
+_PEERS = cases.ROOT / ".venv-peers"
+# As our own commands set it; for all alike. See `benchmarks.large_pages`.
+_SETTINGS = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+# Nothing is fetched while timing, and no account is asked for.
+_SETTINGS |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """Something to time.
+
+  Attributes:
+    name: as figures name it.
+    module: run with `python -m`; see `measure.main`.
+    python: the interpreter of the program's own environment.
+  """
+
+  name: str
+  module: str
+  python: pathlib.Path
+
+  @property
+  def missing(self) -> str | None:
+    """What to do before it can run, or None."""
+    if self.python.exists():
+      return None
+    return f"bash benchmarks/peers/setup.sh {self.name}"
+
+
+PROGRAMS = {
+  "hypo_jax": Program(
+    "hypo_jax", "benchmarks.own", pathlib.Path(sys.executable)
+  )
+} | {
+  name: Program(
+    name, f"benchmarks.peers.{name}_peer", _PEERS / name / "bin" / "python"
+  )
+  for name in ("trl", "lean", "tunix")
+}
+
+
+class Failed(Exception):
+  """A program did not finish; holds its last words."""
+
+
+def timed_apart(
+  name: str, case: cases.Case, *, steps: int, warmup: int, threads: int
+) -> dict:
+  """Returns the figures of a case, timed in a process of its own.
+
+  Args:
+    name: of PROGRAMS.
+    case: what to time.
+    steps: timed ones.
+    warmup: untimed steps after the first.
+    threads: cores that the process may use.
+
+  Raises:
+    Failed: the process ended with an error, or printed no figures.
+  """
+  program = PROGRAMS[name]
+  command = [str(program.python), "-m", program.module, f"--case={case.name}"]
+  command += [f"--steps={steps}", f"--warmup={warmup}", f"--threads={threads}"]
+  found = subprocess.run(
+    command,
+    cwd=cases.ROOT,
+    env=os.environ | _SETTINGS,
+    capture_output=True,
+    text=True,
+  )
+  if found.returncode or not found.stdout.strip():
+    last = found.stderr.strip().splitlines()[-15:]
+    raise Failed("\n".join([f"{name}, {case.name}: it failed", *last]))
+  return json.loads(found.stdout.splitlines()[-1])
