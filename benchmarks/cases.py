@@ -166,14 +166,17 @@ def decode_bytes(case: Case) -> int:
 
 
 def make_batch(case: Case) -> dict[str, np.ndarray]:
-  """Returns prompt [B, P], chosen and rejected [B, C]: random int32 tokens."""
+  """Returns prompt [B, P], chosen and rejected [B, C]: random int32 tokens.
+
+  Token 0 is not among them: some programs take every 0 for padding.
+  """
   rng = np.random.default_rng(0)
   lengths = {"prompt": case.prompt_length}
   if case.kind != "gen":
     lengths |= dict.fromkeys(("chosen", "rejected"), case.completion_length)
   shapes = {name: (case.rows, length) for name, length in lengths.items()}
   return {
-    name: rng.integers(case.size.vocab_size, size=shape, dtype=np.int32)
+    name: rng.integers(1, case.size.vocab_size, size=shape, dtype=np.int32)
     for name, shape in shapes.items()
   }
 
