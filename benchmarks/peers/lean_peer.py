@@ -18,8 +18,6 @@ from torch.nn import functional
 
 from benchmarks import cases, measure
 
-_ROPE_THETA, _NORM_EPS = 10_000.0, 1e-5
-
 
 class Layer(nn.Module):
   """One decoder layer, its weights taken from a checkpoint's tensors."""
@@ -82,7 +80,7 @@ class Decoder(nn.Module):
       Layer(size, of_layer(i)) for i in range(size.num_layers)
     )
     half = torch.arange(0, size.head_dim, 2) / size.head_dim
-    frequencies = _ROPE_THETA**-half
+    frequencies = cases.ROPE_THETA**-half
     length = case.prompt_length + case.completion_length
     angles = torch.arange(length)[:, None] * frequencies
     self.register_buffer("cos", angles.cos())
@@ -126,7 +124,7 @@ class Decoder(nn.Module):
 
 
 def _norm(x, scale):
-  return functional.rms_norm(x, scale.shape, scale, _NORM_EPS)
+  return functional.rms_norm(x, scale.shape, scale, cases.NORM_EPS)
 
 
 def _rotate(x, cos, sin):
