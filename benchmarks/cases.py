@@ -136,7 +136,9 @@ def flops(case: Case) -> int:
   A multiply-add counts twice, a backward pass as two forwards; only matrix
   products and attention are counted, attention at the keys that a query sees.
   No prompt is run twice by the same weights: chosen, rejected and rollout share
-  it, and decoding goes on from its keys and values. No recomputation.
+  it, and decoding goes on from its keys and values. No recomputation. (That
+  the last token of a completion need not be run is left out: it is a share of
+  1 / C.)
   """
   size, rows = case.size, case.rows
   prompt, length = case.prompt_length, case.completion_length
