@@ -21,6 +21,10 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "runs" / "speed"
 
+# The timed programs: ours, and the peers, as figures name them.
+OURS = "hypo_jax"
+PEERS = ("trl", "lean", "tunix")
+
 # Of every program's model. tunix 0.1.7 rotates by this base whatever its
 # setting says, so all do.
 ROPE_THETA = 1_000_000.0

@@ -49,11 +49,15 @@ def main(argv: list[str]) -> None:
   chosen = [
     name
     for name in programs.PROGRAMS
-    if name == ratios.OURS or not _PROGRAM.value or name in _PROGRAM.value
+    if name == cases.OURS or not _PROGRAM.value or name in _PROGRAM.value
   ]
-  lines = read(path)
+  try:
+    lines = read(path)
+    if not _REPORT.value:
+      check_settings(path, lines, settings)
+  except ValueError as error:
+    raise SystemExit(str(error)) from error
   if not _REPORT.value:
-    check_settings(path, lines, settings)
     for todo in ratios.missing(lines, names, chosen, _REPEATS.value):
       line = _measured(*todo, settings)
       if line is not None:

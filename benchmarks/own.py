@@ -21,7 +21,6 @@ from benchmarks import cases, measure
 from hypo_jax import models, sampling, sharding, train
 from hypo_jax.batch import PreferenceBatch
 
-PROGRAM = "hypo_jax"
 # Rows and columns of the product whose rate is taken for the machine's.
 _LARGE, _PRODUCTS = 2048, 7
 
@@ -170,4 +169,4 @@ def _check_lengths(mask: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-  measure.main(PROGRAM, run, ("jax", "jaxlib", "flax", "optax", "numpy"))
+  measure.main(cases.OURS, run, ("jax", "jaxlib", "flax", "optax", "numpy"))

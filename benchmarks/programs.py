@@ -11,7 +11,7 @@ import sys
 
 from benchmarks import cases
 
-_PEERS = cases.ROOT / ".venv-peers"
+_FOLDER = cases.ROOT / ".venv-peers"
 # As our own commands set it; for all alike. See `benchmarks.large_pages`.
 _SETTINGS = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 # Nothing is fetched while timing, and no account is asked for.
@@ -41,14 +41,14 @@ class Program:
 
 
 PROGRAMS = {
-  "hypo_jax": Program(
-    "hypo_jax", "benchmarks.own", pathlib.Path(sys.executable)
+  cases.OURS: Program(
+    cases.OURS, "benchmarks.own", pathlib.Path(sys.executable)
   )
 } | {
   name: Program(
-    name, f"benchmarks.peers.{name}_peer", _PEERS / name / "bin" / "python"
+    name, f"benchmarks.peers.{name}_peer", _FOLDER / name / "bin" / "python"
   )
-  for name in ("trl", "lean", "tunix")
+  for name in cases.PEERS
 }
 
 

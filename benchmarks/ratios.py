@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks import cases, measure
 
-OURS = "hypo_jax"
 Line = dict
 
 # How many times our speed each peer's must be, at least, by case.
@@ -94,7 +93,7 @@ def page(
     names: of cases, in their order.
     programs: ours and peers, in their order.
   """
-  peers = [program for program in programs if program != OURS]
+  peers = [program for program in programs if program != cases.OURS]
   parts = [
     _speed(lines, names, peers),
     _memory(lines, names, programs),
@@ -112,7 +111,9 @@ def disagreements(lines: Iterable[Line]) -> list[str]:
   the reference, which the policy then equals, be 0.
   """
   lines = list(lines)
-  ours = {ln["case"]: ln["check"] for ln in lines if ln["program"] == OURS}
+  ours = {
+    ln["case"]: ln["check"] for ln in lines if ln["program"] == cases.OURS
+  }
   found = {}
   for line in lines:
     expected = {"loss": math.log(2), "kl": 0.0}
@@ -158,9 +159,9 @@ def missing(
 def _speed(lines, names, peers) -> str:
   rows = []
   for name in names:
-    row = [name, _median(lines, OURS, name, "seconds", "{:.3f}")]
+    row = [name, _median(lines, cases.OURS, name, "seconds", "{:.3f}")]
     for peer in peers:
-      ratio = of(lines, (peer, name), (OURS, name))
+      ratio = of(lines, (peer, name), (cases.OURS, name))
       target = SPEED_TARGETS.get(name, {}).get(peer)
       row += [
         _median(lines, peer, name, "seconds", "{:.3f}"),
@@ -184,7 +185,7 @@ def _memory(lines, names, programs) -> str:
         + _median(lines, program, name, "anon_bytes", "{:.2f}", 2**30)
       )
     trained = cases.get_case(name).kind != "gen"
-    ratio = of(lines, (OURS, name), ("trl", name), "peak_bytes")
+    ratio = of(lines, (cases.OURS, name), ("trl", name), "peak_bytes")
     target = MEMORY_TARGET if trained else None
     rows.append([*row, f"{ratio}{_verdict(ratio, at_most=target)}"])
   return _table(
@@ -197,7 +198,7 @@ def _memory(lines, names, programs) -> str:
 def _own(lines, names) -> str:
   rows = []
   for name in names:
-    case, line = cases.get_case(name), _lines(lines, OURS, name)
+    case, line = cases.get_case(name), _lines(lines, cases.OURS, name)
     if not line:
       continue
     rates = [cases.flops(case) / ln["seconds"] for ln in line]
@@ -211,12 +212,12 @@ def _own(lines, names) -> str:
       f"{cases.decode_bytes(case) / 1e9:.1f}",
       f"{statistics.median(rates) / 1e9:.0f}",
       f"{statistics.median(shares):.0%}",
-      _median(lines, OURS, name, "first_seconds", "{:.1f}"),
+      _median(lines, cases.OURS, name, "first_seconds", "{:.1f}"),
       "",
     ]
     for (hypo, dpo), target in HYPO_TARGETS.items():
       if hypo == name:
-        ratio = of(lines, (OURS, hypo), (OURS, dpo))
+        ratio = of(lines, (cases.OURS, hypo), (cases.OURS, dpo))
         row[-1] = f"{ratio}{_verdict(ratio, at_most=target)}"
     rows.append(row)
   heads = ["case", "GFLOP", "GB of weights to decode", "GFLOP/s"]
@@ -228,7 +229,7 @@ def _agreement(lines, names, peers) -> str:
   rows = []
   for name in names:
     row = [name]
-    for peer in [OURS, *peers]:
+    for peer in [cases.OURS, *peers]:
       found = _lines(lines, peer, name)
       checks = found[0]["check"] if found else {}
       row.append(
@@ -241,7 +242,7 @@ def _agreement(lines, names, peers) -> str:
       rows.append(row)
   text = _table(
     "The first step: " + ", ".join(c.replace("_", " ") for c in measure.CHECKS),
-    ["case", OURS, *peers],
+    ["case", cases.OURS, *peers],
     rows,
   )
   found = disagreements(ln for ln in lines if ln["case"] in names)

@@ -45,13 +45,16 @@ def main(argv: list[str]) -> None:
   del argv
   lines = []
   for name in _CASE.value or cases.CASES:
-    line = programs.timed_apart(
-      "hypo_jax",
-      cases.get_case(name),
-      steps=_STEPS.value,
-      warmup=_WARMUP.value,
-      threads=_THREADS.value,
-    )
+    try:
+      line = programs.timed_apart(
+        cases.OURS,
+        cases.get_case(name),
+        steps=_STEPS.value,
+        warmup=_WARMUP.value,
+        threads=_THREADS.value,
+      )
+    except programs.Failed as error:
+      raise SystemExit(str(error)) from error
     print(json.dumps(line), flush=True)
     lines.append(line)
   print(table(lines))
