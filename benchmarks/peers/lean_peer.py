@@ -48,9 +48,13 @@ class Layer(nn.Module):
       for stored, new in zip(cache, (k, v), strict=True):
         stored[:, :, start : start + length] = new
       k, v = (stored[:, :, : start + length] for stored in cache)
-    if kv_heads != heads:
+    if length == 1:
+      # The heads that share keys are as many queries of one head: no copies.
+      q = q.reshape(rows, kv_heads, heads // kv_heads, width)
+    elif kv_heads != heads:
       k, v = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v))
     out = functional.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
+    out = out.reshape(rows, heads, length, width)
     out = out.transpose(1, 2).reshape(rows, length, heads * width)
     x = x + functional.linear(out, self.output)
     both = functional.linear(_norm(x, self.mlp_norm), self.gate_up)
