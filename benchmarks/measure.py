@@ -42,6 +42,7 @@ CHECKS = (
   "kl",
   "chosen_log_probs",
   "rejected_log_probs",
+  "rollout_log_probs",
   "grad_norm",
 )
 

@@ -123,13 +123,10 @@ def _training_step(case, policy, batch):
     if kl_coef:
       _check_lengths(np.asarray(rollouts.rows.slot_mask))
     # The loss of pairs: the KL term's is a surrogate, not comparable.
-    found = {"loss": "preference_loss"}
-    found |= {name: name for name in measure.CHECKS if name != "loss"}
-    return {
-      name: float(metrics[ours])
-      for name, ours in found.items()
-      if ours in metrics
-    }
+    found = metrics | {"loss": metrics["preference_loss"]}
+    if kl_coef:
+      found["rollout_log_probs"] = rollouts.token_log_probs.sum(axis=-1).mean()
+    return {k: float(found[k]) for k in measure.CHECKS if k in found}
 
   return step
 

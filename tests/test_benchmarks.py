@@ -145,6 +145,7 @@ def test_our_step_starts_at_the_reference(toy, kind):
   check = figures["check"]
   assert ("loss" in check) == (kind != "gen")
   assert ("kl" in check) == (kind == "hypo")
+  assert ("rollout_log_probs" in check) == (kind == "hypo")
   if kind != "gen":
     assert check["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert check["grad_norm"] > 0
@@ -263,13 +264,15 @@ def test_every_target_names_a_case_and_a_program():
     ("loss", 0.7),
     ("kl", 0.5),
     ("chosen_log_probs", -281.0),
+    ("rollout_log_probs", -200.0),
     ("grad_norm", 14.1),
   ],
 )
 def test_another_computation_is_named(check, value):
   ours = line("hypo_jax", "hypo-tiny-64", 0, 1.0)
   peer = line("tunix", "hypo-tiny-64", 0, 1.0)
-  peer["check"] |= {"kl": 1e-5}
+  ours["check"] |= {"kl": 0.0, "rollout_log_probs": -250.0}
+  peer["check"] |= {"kl": 1e-5, "rollout_log_probs": -245.0}
   assert not ratios.disagreements([ours, peer])
   peer["check"][check] = value
   (found,) = ratios.disagreements([ours, peer])

@@ -180,6 +180,7 @@ def run(case: cases.Case, clock: measure.Clock) -> None:
         ratio = scored[2] - reference.log_probs(prompt, drawn)
       loss = loss + cases.KL_COEF * (ratio * scored[2]).mean()
       found["kl"] = ratio.mean().item()
+      found["rollout_log_probs"] = scored[2].mean().item()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), cases.MAX_GRAD_NORM)
     optimizer.step()

@@ -61,6 +61,7 @@ class HypoTrainer(TokenTrainer):
     with torch.no_grad():
       ratio = scored - _log_probs(self.ref_model, tokens, length)
     self.check["kl"] = ratio.mean().item()
+    self.check["rollout_log_probs"] = scored.mean().item()
     return loss + cases.KL_COEF * (ratio * scored).mean()
 
 

@@ -116,14 +116,10 @@ def run(case: cases.Case, clock: measure.Clock) -> None:
     loss, found, norm = jax.block_until_ready(train_step(example))
     # The optimizer's update is a part of the step as well.
     jax.block_until_ready(nnx.state(model))
-    check = {"loss": found.get("loss", loss), "grad_norm": norm}
-    check |= {
-      f"{name}_log_probs": found[f"log_probs/{name}"]
-      for name in ("chosen", "rejected")
-    }
-    if "kl" in found:
-      check["kl"] = found["kl"]
-    return {name: float(value) for name, value in check.items()}
+    check = {"loss": loss, "grad_norm": norm} | found
+    for name in ("chosen", "rejected"):
+      check[f"{name}_log_probs"] = found[f"log_probs/{name}"]
+    return {k: float(check[k]) for k in measure.CHECKS if k in check}
 
   clock.loop(step)
 
@@ -132,7 +128,11 @@ def _hypo_loss(model, example: HypoExample):
   loss, found = dpo_trainer.dpo_loss_fn(model, example.pairs, beta=cases.BETA)
   scored = _log_probs(model, example.rollouts)
   ratio = jax.lax.stop_gradient(scored - example.rollouts.ref_log_probs)
-  found = found | {"loss": loss, "kl": ratio.mean()}
+  found = found | {
+    "loss": loss,
+    "kl": ratio.mean(),
+    "rollout_log_probs": scored.mean(),
+  }
   return loss + cases.KL_COEF * (ratio * scored).mean(), found
 
 
