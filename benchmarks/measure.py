@@ -102,6 +102,7 @@ class Clock:
       "max_seconds": max(timed),
       "cpu_seconds": statistics.median(cpu),
       "first_seconds": self._seconds[0],
+      "first_cpu_seconds": self._cpu_seconds[0],
       "steps": self._steps,
       "warmup": self._warmup,
       "anon_bytes": self._watch.peak,

@@ -178,6 +178,7 @@ def test_the_clock_keeps_the_first_call_and_warm_up_apart(monkeypatch):
   assert len(calls) == clock.num_calls == 6
   figures = clock.figures()
   assert figures["first_seconds"] == 50.0
+  assert figures["first_cpu_seconds"] == 100.0
   assert figures["seconds"] == 2.0
   assert (figures["min_seconds"], figures["max_seconds"]) == (1.0, 3.0)
   assert figures["cpu_seconds"] == 4.0
@@ -196,6 +197,7 @@ def line(program, case, repeat, seconds, **more):
     "repeat": repeat,
     "seconds": seconds,
     "first_seconds": 10.0,
+    "first_cpu_seconds": 12.0,
     "peak_bytes": 2**30,
     "anon_bytes": 2**29,
     "product_flops_per_second": 1e11,
