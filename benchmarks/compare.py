@@ -5,8 +5,10 @@
     bash benchmarks/peers/setup.sh
     python -m benchmarks.compare [--case=dpo-tiny-64 ...] [--program=trl ...]
 
-Each case runs `--repeats` times over all programs, A B C A B C, each time in a
-process of its own; alone on the machine, or the figures mean little. Every run
+All cases are run over all programs in turn, A B C A B C, `--repeats` times,
+each time in a process of its own: alone on the machine, or the figures mean
+little. With the default settings a repeat of all cases takes half an hour or
+more on two cores, most of it the peers' steps of the small model. Every run
 is a line of JSON in `--path`: a stopped comparison goes on where it was, one
 that is complete prints its tables again, and `--report` prints what is there
 and what is missing without running anything. Figures of an older state of the

@@ -151,13 +151,14 @@ def missing(
 ) -> list[tuple[str, int, str]]:
   """Returns (case, repeat, program) of what is not there, in running order.
 
-  Programs take turns within a repeat: A B C A B C.
+  Repeat by repeat over all cases, programs in turn: a comparison that is
+  stopped early has every case at least once.
   """
   there = {(ln["case"], ln["repeat"], ln["program"]) for ln in lines}
   return [
     (name, repeat, program)
-    for name in names
     for repeat in range(repeats)
+    for name in names
     for program in programs
     if (name, repeat, program) not in there
   ]

@@ -284,12 +284,14 @@ def test_another_computation_is_named(check, value):
 
 
 def test_what_is_missing_comes_in_turns():
-  lines = [line("b", "x", 0, 1.0), line("a", "x", 1, 1.0)]
-  assert ratios.missing(lines, ["x"], ["a", "b"], 3) == [
+  lines = [line("b", "x", 0, 1.0), line("a", "y", 1, 1.0)]
+  assert ratios.missing(lines, ["x", "y"], ["a", "b"], 2) == [
     ("x", 0, "a"),
+    ("y", 0, "a"),
+    ("y", 0, "b"),
+    ("x", 1, "a"),
     ("x", 1, "b"),
-    ("x", 2, "a"),
-    ("x", 2, "b"),
+    ("y", 1, "b"),
   ]
 
 
