@@ -23,16 +23,12 @@ from absl import app, flags
 
 from benchmarks import cases, programs, ratios
 
-_CASE = flags.DEFINE_multi_enum("case", None, list(cases.CASES), "Which.")
 _PROGRAM = flags.DEFINE_multi_enum(
   "program", None, list(programs.PROGRAMS), "Which; ours always."
 )
 _REPEATS = flags.DEFINE_integer(
   "repeats", 3, "Processes a program and case.", 1
 )
-_STEPS = flags.DEFINE_integer("steps", 5, "Timed steps a process.", 1)
-_WARMUP = flags.DEFINE_integer("warmup", 1, "Untimed steps before.", 1)
-_THREADS = flags.DEFINE_integer("threads", 2, "Cores a process may use.", 1)
 _PATH = flags.DEFINE_string(
   "path", str(cases.FOLDER / "compare.jsonl"), "What was measured."
 )
@@ -42,12 +38,8 @@ _REPORT = flags.DEFINE_bool("report", False, "Run nothing.")
 def main(argv: list[str]) -> None:
   del argv
   path = pathlib.Path(_PATH.value)
-  settings = {
-    "steps": _STEPS.value,
-    "warmup": _WARMUP.value,
-    "threads": _THREADS.value,
-  }
-  names = _CASE.value or list(cases.CASES)
+  settings = programs.settings()
+  names = programs.chosen_cases()
   chosen = [
     name
     for name in programs.PROGRAMS

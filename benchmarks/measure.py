@@ -14,7 +14,8 @@ in it, is kept apart; then come warm-up steps, over which memory is watched;
 then the timed ones, over which nothing else runs. One JSON line goes to
 standard output, after all else.
 
-Standard library alone: it runs in every peer's environment. Linux only.
+Beside `cases` the standard library alone: it runs in every peer's environment.
+Linux only.
 """
 
 import argparse

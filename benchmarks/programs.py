@@ -1,6 +1,6 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The timed programs: ours and the peers', and how one case of them is run."""
+"""The timed programs, how one case of them is run, and flags that say which."""
 
 import dataclasses
 import json
@@ -9,7 +9,16 @@ import pathlib
 import subprocess
 import sys
 
+from absl import flags
+
 from benchmarks import cases
+
+_CASE = flags.DEFINE_multi_enum(
+  "case", None, list(cases.CASES), "Which; all if none is named."
+)
+_STEPS = flags.DEFINE_integer("steps", 5, "Timed steps a process.", 1)
+_WARMUP = flags.DEFINE_integer("warmup", 1, "Untimed steps before them.", 1)
+_THREADS = flags.DEFINE_integer("threads", 2, "Cores a process may use.", 1)
 
 _FOLDER = cases.ROOT / ".venv-peers"
 # As our own commands set it; for all alike. See `benchmarks.large_pages`.
@@ -50,6 +59,20 @@ PROGRAMS = {
   )
   for name in cases.PEERS
 }
+
+
+def chosen_cases() -> list[str]:
+  """Returns the names that the command line asks for."""
+  return _CASE.value or list(cases.CASES)
+
+
+def settings() -> dict[str, int]:
+  """Returns the command line's arguments of `timed_apart`."""
+  return {
+    "steps": _STEPS.value,
+    "warmup": _WARMUP.value,
+    "threads": _THREADS.value,
+  }
 
 
 class Failed(Exception):

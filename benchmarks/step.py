@@ -10,20 +10,15 @@ a `dpo` step updates, the reference's log-probs of pairs being known; `gen`
 samples.
 
 The floor is the time that the case's floating-point operations take at the rate
-of one large product, measured in the same process. Decoding reads every weight
-for each token on top of that, so it bounds small batches from below only.
+of one large product, measured in the same process. Decoding also reads every
+weight for each token, so that a rollout of few rows stays far above it.
 """
 
 import json
 
-from absl import app, flags
+from absl import app
 
 from benchmarks import cases, programs
-
-_CASE = flags.DEFINE_multi_enum("case", None, list(cases.CASES), "Which.")
-_STEPS = flags.DEFINE_integer("steps", 5, "Timed steps a case.", 1)
-_WARMUP = flags.DEFINE_integer("warmup", 1, "Untimed steps before.", 1)
-_THREADS = flags.DEFINE_integer("threads", 2, "Cores to use.", 1)
 
 # Heading, width.
 _COLUMNS = (
@@ -44,14 +39,10 @@ _COLUMNS = (
 def main(argv: list[str]) -> None:
   del argv
   lines = []
-  for name in _CASE.value or cases.CASES:
+  for name in programs.chosen_cases():
     try:
       line = programs.timed_apart(
-        cases.OURS,
-        cases.get_case(name),
-        steps=_STEPS.value,
-        warmup=_WARMUP.value,
-        threads=_THREADS.value,
+        cases.OURS, cases.get_case(name), **programs.settings()
       )
     except programs.Failed as error:
       raise SystemExit(str(error)) from error

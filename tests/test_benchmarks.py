@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import cases, compare, measure, own, programs, ratios
+from benchmarks import cases, compare, measure, own, programs, ratios, step
 from hypo_jax import models
 
 TOY = cases.Size(
@@ -206,6 +206,20 @@ def line(program, case, repeat, seconds, **more):
     "warmup": 1,
     "threads": 2,
   } | more
+
+
+def test_our_table_gives_the_share_of_a_large_product_rate():
+  # Half the rate of a large product: twice as long as its products alone.
+  seconds = cases.flops(cases.get_case("dpo-tiny-64")) / 5e10
+  measured = line("hypo_jax", "dpo-tiny-64", 0, seconds)
+  measured |= dict.fromkeys(("min_seconds", "max_seconds"), seconds)
+  measured |= {"cpu_seconds": 1.5}
+  heads, row = step.table([measured]).splitlines()
+  assert len(heads) == len(row)
+  assert row.split()[0] == "dpo-tiny-64"
+  assert row.split()[-2:] == ["50", "50%"]
+  # 2**29 of own memory, 2**30 resident.
+  assert row.split()[6:8] == ["0.50", "1.00"]
 
 
 def test_ratios_compare_repeat_with_repeat():
