@@ -55,7 +55,7 @@ def _sampling_step(case, policy, batch):
   key = jax.random.key(0)
 
   @jax.jit
-  def sample(params, key):
+  def sample(params, prompts, mask, key):
     return sampling.sample(
       policy.apply_fn,
       params,
@@ -71,7 +71,9 @@ def _sampling_step(case, policy, batch):
   calls = iter(range(1 << 30))
 
   def step() -> measure.Check:
-    drawn = sample(policy.params, jax.random.fold_in(key, next(calls)))
+    drawn = sample(
+      policy.params, prompts, mask, jax.random.fold_in(key, next(calls))
+    )
     _check_lengths(np.asarray(drawn.mask))
     return {}
 
