@@ -1,0 +1,171 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Our own step of a case, timed in this process; `benchmarks.step` runs it.
+
+    python -m benchmarks.own --case=hypo-tiny-256
+
+One micro-batch, no recomputation, and the KL term of the sequence estimator.
+An end-of-text token outside the vocabulary lets every rollout run to its
+length, and changes no draw.
+"""
+
+import statistics
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import cases, measure
+from hypo_jax import models, sampling, sharding, train
+from hypo_jax.batch import PreferenceBatch
+
+# Rows and columns of the product whose rate is taken for the machine's.
+_LARGE, _PRODUCTS = 2048, 7
+
+
+def run(case: cases.Case, clock: measure.Clock) -> dict:
+  """Times the case; returns the rate of a large product beside it."""
+  policy = models.load(str(cases.checkpoint(case)))
+  batch = cases.make_batch(case)
+  if case.kind == "gen":
+    clock.loop(_sampling_step(case, policy, batch))
+  else:
+    clock.loop(_training_step(case, policy, batch))
+  return {"product_flops_per_second": product_flops_per_second()}
+
+
+def product_flops_per_second() -> float:
+  """Returns the rate of one large float32 product, the median of a few."""
+  product = jax.jit(jnp.matmul)
+  matrix = jnp.ones((_LARGE, _LARGE))
+  product(matrix, matrix).block_until_ready()
+  seconds = []
+  for _ in range(_PRODUCTS):
+    start = time.perf_counter()
+    product(matrix, matrix).block_until_ready()
+    seconds.append(time.perf_counter() - start)
+  return 2 * _LARGE**3 / statistics.median(seconds)
+
+
+def _sampling_step(case, policy, batch):
+  prompts = jnp.asarray(batch["prompt"])
+  mask = jnp.ones(prompts.shape, bool)
+  key = jax.random.key(0)
+
+  @jax.jit
+  def sample(params, prompts, mask, key):
+    return sampling.sample(
+      policy.apply_fn,
+      params,
+      prompts,
+      mask,
+      key,
+      max_new_tokens=case.completion_length,
+      eos_token_id=case.size.vocab_size,
+      pad_token_id=0,
+      init_cache=policy.model.init_cache,
+    )
+
+  calls = iter(range(1 << 30))
+
+  def step() -> measure.Check:
+    drawn = sample(
+      policy.params, prompts, mask, jax.random.fold_in(key, next(calls))
+    )
+    _check_lengths(np.asarray(drawn.mask))
+    return {}
+
+  return step
+
+
+def _training_step(case, policy, batch):
+  model, mesh = policy.model, sharding.make_mesh()
+  kl_coef = cases.KL_COEF if case.kind == "hypo" else 0.0
+  optimizer = train.make_optimizer(
+    learning_rate=cases.LEARNING_RATE,
+    num_steps=1,
+    max_grad_norm=cases.MAX_GRAD_NORM,
+  )
+  pairs = sharding.put_rows(mesh, _pairs(policy, batch))
+  update = train.make_train_step(
+    model, optimizer, method=case.kind, beta=cases.BETA, kl_coef=kl_coef
+  )
+  rollout_step = train.make_rollout_step(
+    model,
+    samples_per_prompt=1,
+    max_new_tokens=case.completion_length,
+    eos_token_id=case.size.vocab_size,
+    pad_token_id=0,
+    mesh=mesh,
+  )
+  state = train.init_state(policy.params, optimizer, mesh)
+  frozen = policy.params if kl_coef else None
+  row_keys = jax.jit(
+    lambda step: jax.vmap(partial(jax.random.fold_in, jax.random.key(step)))(
+      pairs.row
+    )
+  )
+  calls = iter(range(1 << 30))
+
+  def step() -> measure.Check:
+    nonlocal state
+    rollouts = None
+    if kl_coef:
+      rollouts = rollout_step(
+        state.trainable,
+        pairs.prompt_tokens,
+        pairs.prompt_mask,
+        row_keys(next(calls)),
+      )
+    state, metrics = jax.block_until_ready(
+      update(state, frozen, pairs, rollouts)
+    )
+    if kl_coef:
+      _check_lengths(np.asarray(rollouts.rows.slot_mask))
+    # The loss of pairs: the KL term's is a surrogate, not comparable.
+    found = metrics | {"loss": metrics["preference_loss"]}
+    if kl_coef:
+      found["rollout_log_probs"] = rollouts.token_log_probs.sum(axis=-1).mean()
+    return {k: float(found[k]) for k in measure.CHECKS if k in found}
+
+  return step
+
+
+def _pairs(policy, batch: dict[str, np.ndarray]) -> PreferenceBatch:
+  """Returns the batch with what the reference, the policy's start, says."""
+  prompt, rows = batch["prompt"], len(batch["prompt"])
+
+  def arrays(name: str) -> dict[str, np.ndarray]:
+    tokens = batch[name]
+    joined = np.concatenate([prompt, tokens], axis=1)
+    scored = policy.log_probs(joined, np.ones(joined.shape, bool))
+    return {
+      f"{name}_tokens": tokens,
+      f"{name}_mask": np.ones(tokens.shape, bool),
+      f"ref_{name}_log_probs": np.asarray(
+        scored[:, -tokens.shape[1] :].sum(axis=1)
+      ),
+    }
+
+  return PreferenceBatch(
+    prompt_tokens=prompt,
+    prompt_mask=np.ones(prompt.shape, bool),
+    pair_mask=np.ones(rows, bool),
+    row=np.arange(rows, dtype=np.int32),
+    **arrays("chosen"),
+    **arrays("rejected"),
+  )
+
+
+def _check_lengths(mask: np.ndarray) -> None:
+  """Refuses rollouts that ended early: they would cost less."""
+  if not mask.all():
+    raise ValueError(
+      f"rollouts: expected {mask.size} tokens, got {int(mask.sum())}"
+    )
+
+
+if __name__ == "__main__":
+  measure.main(cases.OURS, run, ("jax", "jaxlib", "flax", "optax", "numpy"))
