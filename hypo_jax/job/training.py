@@ -258,7 +258,7 @@ def make_train_step(
   names = ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
   names += ("estimator", "micro_batch_size")
   return train.make_train_step(
-    job.model,
+    job.model.with_rows(sharding.row_sharding(job.mesh)),
     optimizer,
     **{name: settings[name] for name in names},
     samples_per_prompt=baseline_over or job.config.rollout.samples_per_prompt,

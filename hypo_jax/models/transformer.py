@@ -168,7 +168,9 @@ class Transformer(nnx.Module):
     self.config = config
     shape = (config.vocab_size, config.width)
     scale = config.width**-0.5
-    self.adapters = nnx.data({"layers": {}})  # `Model.bind` puts them in.
+    # `Model.bind` puts both in.
+    self.adapters = nnx.data({"layers": {}})
+    self.rows = None
     self.embedding = nnx.Param(jax.random.normal(rngs.params(), shape) * scale)
     if config.learned_positions:
       self.position_embedding = nnx.Param(
@@ -399,7 +401,7 @@ class Transformer(nnx.Module):
       else:
         x = x + out
         x = x + mlp_branch(x)
-      return (x, carry), kept
+      return (self._held(x), carry), kept
 
     weights = nnx.to_pure_dict(nnx.state(self.layers))
     windows = c.windows or (None,) * c.num_layers
@@ -411,13 +413,19 @@ class Transformer(nnx.Module):
       "window": jnp.array([w or _NO_WINDOW for w in windows]),
       "extra": extra,
     }
-    x = self._embed(tokens, positions, dtype)
+    x = self._held(self._embed(tokens, positions, dtype))
     step = jax.checkpoint(body) if c.remat else body
     (x, carry), kept = jax.lax.scan(step, (x, carry), scanned)
     final = {"final_norm": self.final_norm[...]}
     if c.norm == "layer":
       final["final_norm_bias"] = self.final_norm_bias[...]
     return _norm(c, x, final, "final_norm"), carry, kept
+
+  def _held(self, x: jax.Array) -> jax.Array:
+    """Keeps rows where they are: see `Model`."""
+    if self.rows is None:
+      return x
+    return jax.lax.with_sharding_constraint(x, self.rows)
 
   def _embed(self, tokens, positions, dtype) -> jax.Array:
     x = self.embedding[...].astype(dtype)[tokens]
