@@ -22,7 +22,16 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where everything is written; default runs/<config name>."
 )
 _MODE = flags.DEFINE_enum(
-  "mode", "train", ["train", "evaluate", "sample", "export"], "What to do."
+  "mode",
+  "train",
+  ["train", "evaluate", "sample", "export", "aot"],
+  "What to do; aot compiles for a TPU slice that need not be here.",
+)
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", None, "For aot: the slice, as v5e:8x8 or v5p:4x4x4."
+)
+_SEARCH = flags.DEFINE_bool(
+  "search", False, "For aot: try a handful of changes, say which helps most."
 )
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "last", "For evaluate, sample, export: last, best or a step."
@@ -59,9 +68,18 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   if _COORDINATOR.value:
     _join_hosts()
-  claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
+  if _MODE.value == "aot" and _TOPOLOGY.value is None:
+    raise app.UsageError("--topology: expected a slice, as v5e:8x8")
+  if _MODE.value != "aot" and (_TOPOLOGY.value or _SEARCH.value):
+    raise app.UsageError(
+      f"--topology, --search: expected with --mode=aot only, got {_MODE.value}"
+    )
+  if _MODE.value != "aot":
+    claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
   try:
-    if _MODE.value == "train":
+    if _MODE.value == "aot":
+      _aot(config, workdir)
+    elif _MODE.value == "train":
       _train(config, workdir)
     else:
       _use(config, workdir, prompts)
@@ -120,6 +138,18 @@ def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
     completions = modes.sample_checkpoint(job, _CHECKPOINT.value, prompts)
     for prompt, texts in zip(prompts, completions, strict=True):
       print("\n".join([prompt, *(f"  {text}" for text in texts)]))
+
+
+def _aot(config, workdir: pathlib.Path) -> None:
+  import jax
+
+  # Nothing is run, so a TPU or GPU that is here is left alone.
+  jax.config.update("jax_platforms", "cpu")
+  from hypo_jax.job import aot
+
+  summary = aot.run_aot(config, workdir, _TOPOLOGY.value, search=_SEARCH.value)
+  print(summary)
+  print(f"page: {workdir / 'aot.html'}")
 
 
 def _default_workdir() -> str:

@@ -1,0 +1,432 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The real steps of a configuration, compiled for a TPU slice that isn't here.
+
+Writes aot.json and aot.html beside it: bytes on a device, whether they fit,
+how long a step takes at best and what bounds it. Needs the package libtpu, and
+neither data, weights nor a TPU.
+
+    python run.py --config=configs/hypo.py --mode=aot --topology=v5e:8x8
+
+`train_step` is everything between two updates: the rollout's figures are in
+it, but for its memory. The two programs run one after the other while the
+state stays, so a step's peak is the larger of the two above the state.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import pathlib
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+
+from hypo_jax import sampling, sharding
+from hypo_jax.aot import chips, compiled, flops, memory, page, summary
+from hypo_jax.aot.chips import Estimate, Slice
+from hypo_jax.aot.compiled import Buffer, Program, Work
+from hypo_jax.batch import Rows, join_slots, pair_rows
+from hypo_jax.checkpoint import write_json
+from hypo_jax.job import lowering
+
+# Of a chip's memory the compiler leaves so much unused: 15.75 of 16 GiB.
+_USABLE = 63 / 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+  """One program, compiled for a slice or refused for want of memory.
+
+  Attributes:
+    memory: on one device.
+    program: what one device does.
+    estimate: how long it takes.
+    arguments: the largest, by path.
+    made: the largest arrays that it makes, by the operation that makes them.
+    seconds: that compiling took.
+    notes: what the figures leave out.
+  """
+
+  memory: memory.Memory
+  program: Program
+  estimate: Estimate
+  arguments: tuple[Buffer, ...]
+  made: tuple[Buffer, ...]
+  seconds: float
+  notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A configuration on a slice.
+
+  Attributes:
+    topology: the slice's name.
+    place: the slice.
+    train: the train step alone.
+    rollout: sampling alone; None where the method draws none.
+    train_flops: model operations of scoring and learning, on one device: three
+      times the policy's forward, and the reference's.
+    rollout_flops: those of sampling.
+    tokens: of pairs and rollouts in a step.
+    num_steps: of the main method.
+    advice: settings that shrink the memory.
+  """
+
+  topology: str
+  place: Slice
+  train: Compiled
+  rollout: Compiled | None
+  train_flops: float
+  rollout_flops: float
+  tokens: int
+  num_steps: int
+  advice: tuple[str, ...]
+
+  @property
+  def programs(self) -> dict[str, Compiled]:
+    both = {"train": self.train, "rollout": self.rollout}
+    return {name: each for name, each in both.items() if each}
+
+  @property
+  def step_seconds(self) -> float:
+    return sum(p.estimate.step for p in self.programs.values())
+
+  @property
+  def peak(self) -> int:
+    above = max(p.memory.beside_arguments for p in self.programs.values())
+    return self.train.memory.arguments + above
+
+  @property
+  def fits(self) -> bool:
+    compiled_all = all(p.memory.fits for p in self.programs.values())
+    return compiled_all and self.peak <= _USABLE * self.place.hbm
+
+  @property
+  def chip_hours(self) -> float:
+    """Of the main method's updates, without evaluation and loading."""
+    seconds = self.step_seconds * self.num_steps
+    return seconds / 3600 * self.place.num_chips
+
+  def mfu(self, model_flops: float, seconds: float) -> float:
+    return model_flops / (self.place.flops * seconds)
+
+
+def run_aot(
+  config: Any, workdir: pathlib.Path, topology: str, *, search: bool = False
+) -> str:
+  """Compiles, writes aot.json and aot.html, returns the summary.
+
+  Args:
+    config: a job's configuration.
+    workdir: where the two files are written.
+    topology: a slice, as v5e:8x8 or v5p:4x4x4.
+    search: compile a handful of changed configurations too, and say which
+      change helps most; each takes as long as the first.
+
+  Raises:
+    ValueError: for a slice that is none, a missing libtpu, or whatever the job
+      itself would refuse.
+  """
+  place, devices = slice_devices(topology)
+  plan = make_plan(config, topology, place, devices)
+  tried = _search(config, topology, place, devices) if search else ()
+  workdir.mkdir(parents=True, exist_ok=True)
+  write_json(workdir / "aot.json", entries(plan))
+  aside = workdir / "aot.html.aside"
+  aside.write_text(page.make_page(plan, tried))
+  aside.replace(workdir / "aot.html")
+  return summary.summary(plan, tried)
+
+
+def slice_devices(topology: str) -> tuple[Slice, Sequence[Any]]:
+  """Returns a slice and its devices, which can be compiled for and no more.
+
+  Raises:
+    ValueError: if libtpu is missing or does not know the slice.
+  """
+  chip, sides = chips.parse_topology(topology)
+  if importlib.util.find_spec("libtpu") is None:
+    raise ValueError(
+      "--mode=aot: expected the package libtpu, which compiles for TPUs on any "
+      "Linux machine, found none; pip install libtpu"
+    )
+  # Nothing is run: other processes may hold the library, no server is asked.
+  for name, value in {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_MIN_LOG_LEVEL": "3",
+  }.items():
+    os.environ.setdefault(name, value)
+  from jax.experimental import topologies
+
+  try:
+    devices = topologies.get_topology_desc(topology, "tpu").devices
+  except jax.errors.JaxRuntimeError as error:
+    raise ValueError(
+      f"--topology: expected a slice that libtpu knows, got {topology!r}: "
+      f"{str(error).splitlines()[0]}"
+    ) from None
+  per_chip = max(len(devices) // math.prod(sides), 1)
+  return Slice(chip, sides, per_chip), devices
+
+
+def make_plan(
+  config: Any, topology: str, place: Slice, devices: Sequence[Any]
+) -> Plan:
+  """Lowers, compiles and measures a configuration's steps."""
+  mesh = sharding.make_mesh(**config.mesh, devices=devices)
+  lowered = lowering.lower(config, mesh)
+  looks = sampling.num_looks(lowered.job.max_new_tokens)
+  given = (lowered.state, lowered.frozen, lowered.batch, lowered.rollouts)
+  train = compile_program(
+    lowered.train_step, lowered.train_jaxpr, given, place, ()
+  )
+  rollout = None
+  if lowered.rollout_step is not None:
+    params = lowered.state.trainable
+    if lowered.job.adapters:
+      params = {"adapter": params, "base": lowered.frozen}
+    given = (params, lowered.batch.prompt_tokens, lowered.batch.prompt_mask)
+    rollout = compile_program(
+      lowered.rollout_step, lowered.rollout_jaxpr, given, place, (looks,)
+    )
+  train_flops, rollout_flops = model_flops(lowered)
+  rows, tokens = config.preference.batch_size, lowered.job.tokens
+  samples = config.rollout.samples_per_prompt if rollout else 0
+  length = tokens.prompt_length + 2 * tokens.completion_length
+  length += samples * lowered.job.max_new_tokens
+  return Plan(
+    topology=topology,
+    place=place,
+    train=train,
+    rollout=rollout,
+    train_flops=train_flops / place.num_devices,
+    rollout_flops=rollout_flops / place.num_devices,
+    tokens=rows * length,
+    num_steps=config.preference.num_steps,
+    advice=memory.advice(config, place.num_devices),
+  )
+
+
+def compile_program(
+  lowered: jax.stages.Lowered,
+  jaxpr: Any,
+  arguments: Any,
+  place: Slice,
+  while_trips: Sequence[int],
+) -> Compiled:
+  """Compiles a program and reads what it costs on one device.
+
+  Args:
+    lowered: the program.
+    jaxpr: as it was traced.
+    arguments: what it is given, shapes with shardings.
+    place: the slice.
+    while_trips: bounds of its loops that may end early, at most one.
+  """
+  start = time.monotonic()
+  program, notes, made = None, (), ()
+  try:
+    done = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    own = memory.of_error(error, lowering.bytes_per_device(arguments))
+    if own is None:
+      raise
+    notes = ("it does not fit, so it was not compiled to the end",)
+  else:
+    own = memory.of_compiled(done)
+    try:
+      text = done.as_text()
+      bound = while_trips[0] if while_trips else None
+      program = compiled.read(text, while_trips=bound)
+    except jax.errors.JaxRuntimeError as error:
+      first = str(error).splitlines()[0]
+      notes = (f"the compiled text could not be printed ({first})",)
+  if program is None:
+    notes += (
+      "operations and bytes are the traced program's products, cut evenly over "
+      "all devices; collectives are missing",
+    )
+    program = _traced(jaxpr, place, while_trips)
+    made = memory.largest_made(jaxpr, place.num_devices)
+  return Compiled(
+    memory=own,
+    program=program,
+    estimate=chips.estimate(program, place),
+    arguments=memory.largest_arguments(arguments),
+    made=made or program.buffers,
+    seconds=time.monotonic() - start,
+    notes=notes + program.notes,
+  )
+
+
+def _traced(jaxpr: Any, place: Slice, while_trips: Sequence[int]) -> Program:
+  """A program's cost where its compiled text can't be had."""
+  count = flops.count(jaxpr, while_trips=while_trips)
+  devices = place.num_devices
+  work = Work(count.flops / devices, count.bytes / devices, 1)
+  return Program((work,), (), (), ())
+
+
+def model_flops(lowered: lowering.Lowered) -> tuple[float, float]:
+  """Returns the model's operations a step, over all devices.
+
+  Returns:
+    Of learning: three times the policy's forward of pairs and rollouts, and
+    the reference's forward of rollouts. Of sampling: prefill and decoding, at
+    the longest. Each head's product counts once a scored token, and nothing
+    that is computed again counts.
+  """
+  job, pairs = lowered.job, pair_rows_of(lowered)
+  policy, reference = [pairs], []
+  if lowered.rollouts is not None:
+    drawn = lowered.rollouts.rows
+    reference = [drawn]
+    if job.config.data.rollout_path:
+      policy.append(drawn)
+    else:
+      policy = [jax.eval_shape(join_slots, pairs, drawn)]
+  forward = sum(_forward_flops(job.model, rows) for rows in policy)
+  scored = sum(_forward_flops(job.model, rows) for rows in reference)
+  sampled = 0.0
+  if lowered.rollout_jaxpr is not None:
+    looks = sampling.num_looks(job.max_new_tokens)
+    sampled = flops.count(lowered.rollout_jaxpr, while_trips=(looks,)).flops
+  return 3 * forward + scored, sampled
+
+
+def pair_rows_of(lowered: lowering.Lowered) -> Rows:
+  """Returns shapes of the pairs' rows."""
+  return jax.eval_shape(pair_rows, lowered.batch)
+
+
+def _forward_flops(model: Any, rows: Rows) -> float:
+  hidden = flops.count_function(
+    model.row_hidden, model.abstract_params, rows
+  ).flops
+  c = model.config
+  return hidden + 2.0 * rows.slot_tokens.size * c.width * c.vocab_size
+
+
+def entries(plan: Plan) -> dict[str, Any]:
+  """Returns what aot.json holds: "train_step", and "rollout" or null."""
+  programs = plan.programs
+  state = plan.train.memory.arguments
+  whole = sum(
+    (p.estimate for p in programs.values()), Estimate(0.0, 0.0, 0.0, 0.0)
+  )
+  moved: dict[str, float] = {}
+  for each in programs.values():
+    for kind, size in each.program.collective_bytes.items():
+      moved[kind] = moved.get(kind, 0.0) + size
+  above = max(p.memory.beside_arguments for p in programs.values())
+  temporaries = max(p.memory.temporaries for p in programs.values())
+  entry = partial(_entry, plan)
+  found = {
+    "train_step": entry(
+      fits=plan.fits,
+      memory=(state, temporaries, state + above),
+      model_flops=plan.train_flops + plan.rollout_flops,
+      estimate=whole,
+      moved=moved,
+      seconds=sum(p.seconds for p in programs.values()),
+    ),
+    "rollout": None,
+  }
+  if plan.rollout:
+    own = plan.rollout
+    peak = own.memory.arguments + own.memory.beside_arguments
+    found["rollout"] = entry(
+      fits=own.memory.fits and peak <= _USABLE * plan.place.hbm,
+      memory=(own.memory.arguments, own.memory.temporaries, peak),
+      model_flops=plan.rollout_flops,
+      estimate=own.estimate,
+      moved=own.program.collective_bytes,
+      seconds=own.seconds,
+    )
+  return found
+
+
+def _entry(
+  plan: Plan,
+  *,
+  fits: bool,
+  memory: tuple[int, int, int],
+  model_flops: float,
+  estimate: Estimate,
+  moved: dict[str, float],
+  seconds: float,
+) -> dict[str, Any]:
+  names = ("arguments", "temporaries", "peak")
+  return {
+    "topology": plan.topology,
+    "fits": fits,
+    "bytes_per_device": dict(zip(names, map(int, memory), strict=True))
+    | {"hbm": int(plan.place.hbm)},
+    "model_flops_per_device": model_flops,
+    "roofline_seconds": {
+      "compute": estimate.compute,
+      "hbm": estimate.hbm,
+      "interconnect": estimate.interconnect,
+    },
+    "predicted": {
+      "step_seconds": estimate.step,
+      "mfu": plan.mfu(model_flops, estimate.step),
+      "bound_by": estimate.bound_by,
+    },
+    "collective_bytes": {kind: int(size) for kind, size in moved.items()},
+    "compile_seconds": round(seconds, 1),
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """A changed configuration: what was changed, and its plan or refusal."""
+
+  change: str
+  plan: Plan | None
+  refusal: str = ""
+
+
+def _search(
+  config: Any, topology: str, place: Slice, devices: Sequence[Any]
+) -> tuple[Trial, ...]:
+  trials = []
+  for values in changes(config, place.num_devices):
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict(values)
+    text = ", ".join(f"{key}={value}" for key, value in values.items())
+    try:
+      plan = make_plan(changed, topology, place, devices)
+      trials.append(Trial(text, plan))
+    except ValueError as error:
+      trials.append(Trial(text, None, str(error)))
+  return tuple(trials)
+
+
+def changes(config: Any, num_devices: int) -> list[dict[str, Any]]:
+  """Returns a handful of settings to try, each one change.
+
+  Args:
+    config: a job's configuration.
+    num_devices: of the mesh.
+  """
+  batch = config.preference.batch_size
+  micro = config.preference.micro_batch_size
+  size, small = "preference.batch_size", "preference.micro_batch_size"
+  found: list[dict[str, Any]] = []
+  if micro < batch:
+    found.append({small: min(2 * micro, batch)})
+  found.append({size: 2 * batch, small: 2 * micro})
+  if micro % (2 * num_devices) == 0:
+    found.append({small: micro // 2})
+  found.append({"model.remat": not config.model.remat})
+  if config.mesh.tensor == 1 and num_devices % 2 == 0:
+    found.append({"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": 2})
+  return found
