@@ -95,11 +95,8 @@ class Model:
 
     The first token of every slot is predicted by the prompt's last.
     """
-    prompt, keys_values = self.prompt_forward(
-      params, rows.prompt_tokens, rows.prompt_mask
-    )
-    slots = self.slots_forward(
-      params, keys_values, rows.prompt_mask, rows.slot_tokens, rows.slot_mask
+    prompt, slots = self.bind(params).row_forward(
+      rows.prompt_tokens, rows.prompt_mask, rows.slot_tokens, rows.slot_mask
     )
     last = jnp.broadcast_to(prompt[:, None, -1:], slots[:, :, :1].shape)
     return jnp.concatenate([last, slots[:, :, :-1]], axis=2)
