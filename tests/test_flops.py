@@ -91,6 +91,14 @@ def test_chunked_log_probs_count_whole_chunks_and_their_recomputation(
   assert flops.count_function(gradient, *args).flops == 4 * forward
 
 
+def test_a_product_that_nothing_depends_on_does_not_count():
+  def f(x):
+    unused = jnp.einsum("td,fd->tf", x, x)  # noqa: F841
+    return x @ x.T
+
+  assert flops.count_function(f, shape(T, D)).flops == 2 * T * T * D
+
+
 def test_xla_agrees_on_an_unrolled_program():
   def unrolled(x, weights):
     for i in range(L):

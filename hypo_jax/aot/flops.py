@@ -9,7 +9,8 @@ A scanned body counts as often as it runs, which XLA's own count does not do.
 A while loop has no length of its own: it counts at the bound that the caller
 gives, so a loop that may end early is counted as if it didn't. Of a conditional
 the dearest branch counts. Everything that isn't a product counts as free: on a
-matrix unit it nearly is, and a compiler fuses it with the products around it.
+matrix unit it nearly is, and a compiler fuses it with the products around it. Nor does
+a product count that no result depends on, as a prompt's logits in a prefill.
 
 These are the operations of the whole program, over all devices, as written:
 what the compiler repeats on each device is in `compiled.read`.
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.extend.core import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,18 @@ def count_function(
 
 
 def _count(jaxpr: Any, bounds: list[int]) -> Count:
-  return sum((_equation(e, bounds) for e in jaxpr.eqns), Count())
+  return sum((_equation(e, bounds) for e in _live(jaxpr)), Count())
+
+
+def _live(jaxpr: Any) -> list[Any]:
+  """The equations that a result depends on: the compiler drops the rest."""
+  needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+  found = []
+  for equation in reversed(jaxpr.eqns):
+    if equation.effects or needed.intersection(equation.outvars):
+      found.append(equation)
+      needed.update(v for v in equation.invars if not isinstance(v, Literal))
+  return found[::-1]
 
 
 def _equation(equation: Any, bounds: list[int]) -> Count:

@@ -132,5 +132,6 @@ def summary(plan: Any, trials: Sequence[Any] = ()) -> str:
 def largest(plan: Any, count: int = 6) -> list[Any]:
   """Returns the largest arrays of all programs, arguments and made."""
   found = [b for p in plan.programs.values() for b in (*p.arguments, *p.made)]
+  found.sort(key=lambda b: b.bytes)
   named = {(b.source, b.shape): b for b in found}
   return sorted(named.values(), key=lambda b: -b.bytes)[:count]
