@@ -87,7 +87,7 @@ def test_chunked_log_probs_count_whole_chunks_and_their_recomputation(
   forward = 2 * B * padded * D * V
   assert flops.count_function(loss, *args).flops == forward
   # Forward, then a chunk's logits again and two products of the backward pass.
-  gradient = jax.grad(loss, argnums=(0, 1))
+  gradient = jax.value_and_grad(loss, argnums=(0, 1))
   assert flops.count_function(gradient, *args).flops == 4 * forward
 
 

@@ -9,8 +9,9 @@ A scanned body counts as often as it runs, which XLA's own count does not do.
 A while loop has no length of its own: it counts at the bound that the caller
 gives, so a loop that may end early is counted as if it didn't. Of a conditional
 the dearest branch counts. Everything that isn't a product counts as free: on a
-matrix unit it nearly is, and a compiler fuses it with the products around it. Nor does
-a product count that no result depends on, as a prompt's logits in a prefill.
+matrix unit it nearly is, and a compiler fuses it with the products around it.
+Nor does a product count that no result depends on, as a prompt's logits in a
+prefill.
 
 These are the operations of the whole program, over all devices, as written:
 what the compiler repeats on each device is in `compiled.read`.
