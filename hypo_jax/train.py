@@ -140,10 +140,14 @@ def make_rollout_step(
   are re-laid once for decoding (see `sharding`), not once a token.
   """
 
+  heads = getattr(model.config, "num_kv_heads", None)
+  decoding = sharding.rollout_mesh(mesh, heads)
+  rows = sharding.rollout_row_sharding(decoding)
+  if hasattr(model, "with_rows"):
+    model = model.with_rows(rows)
+
   def rollout_step(params, prompt_tokens, prompt_mask, keys) -> Rollouts:
-    laid = sharding.tree_shardings(mesh, params, sharding.ROLLOUT_RULES)
-    params = jax.lax.with_sharding_constraint(params, laid)
-    rows = sharding.rollout_row_sharding(mesh)
+    params = sharding.lay_for_rollouts(decoding, params)
     tokens, mask, keys = jax.lax.with_sharding_constraint(
       (prompt_tokens, prompt_mask, keys), rows
     )

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transformer as pure functions, and a policy: functions with weights."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from functools import partial
@@ -56,7 +57,9 @@ class Model:
 
   def with_rows(self, rows: NamedSharding | None) -> "Model":
     """Returns the same model, its hidden states held to another sharding."""
-    return Model(self.config, rows=rows)
+    other = copy.copy(self)
+    other.rows = rows
+    return other
 
   def init(self, key: jax.Array) -> Params:
     """Returns random float32 parameters."""
