@@ -74,6 +74,8 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(
       f"--topology, --search: expected with --mode=aot only, got {_MODE.value}"
     )
+  if _MODE.value == "aot" and _ANEW.value:
+    raise app.UsageError("--anew: expected with --mode=train, got aot")
   if _MODE.value != "aot":
     claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
   try:

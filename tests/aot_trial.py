@@ -1,11 +1,12 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles small programs for eight virtual devices; prints their texts.
+"""Compiles small programs for eight virtual devices; prints what came of it.
 
 Run by test_compiled.py in a process of its own.
 """
 
 import json
+import runpy
 from functools import partial
 
 import jax
@@ -13,6 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from hypo_jax import sharding
+from hypo_jax.job import lowering
 
 LAYERS, ROWS, WIDTH = 5, 16, 32
 
@@ -54,6 +58,43 @@ def early(x, weights):
   return jax.lax.while_loop(going, body, (0, x))[1]
 
 
+def relaid() -> dict[str, object]:
+  """Weights of two key-value heads, re-laid on eight devices for decoding."""
+  mesh = sharding.make_mesh(data=1, fsdp=8)
+  decoding = sharding.rollout_mesh(mesh, 2)
+  arrays = {
+    "query": np.arange(2 * 16 * 4 * 3.0).reshape(2, 16, 4, 3),
+    "key": np.arange(2 * 16 * 2 * 3.0).reshape(2, 16, 2, 3),
+    "down": np.arange(2 * 6 * 16.0).reshape(2, 6, 16),
+  }
+  laid = sharding.tree_shardings(mesh, arrays)
+  params = jax.device_put(arrays, laid)
+  move = jax.jit(partial(sharding.lay_for_rollouts, decoding))
+  moved = move(params)
+  return {
+    "groups": [
+      dict(sharding.rollout_mesh(mesh, heads).shape)
+      for heads in (8, 2, 3, None)
+    ],
+    "text": move.lower(params).compile().as_text(),
+    "same": all(np.array_equal(moved[n], x) for n, x in arrays.items()),
+    "share": {n: x.sharding.shard_shape(x.shape) for n, x in moved.items()},
+    "bytes": {n: x.nbytes for n, x in params.items()},
+  }
+
+
+def trained() -> dict[str, object]:
+  """The default's train step, its weights and rows cut over eight devices."""
+  config = runpy.run_path("configs/hypo.py")["get_config"]()
+  config.mesh.data, config.mesh.fsdp = 1, 8
+  lowered = lowering.lower(config, sharding.make_mesh(**config.mesh))
+  weights = jax.tree.leaves(lowered.state.trainable)
+  return {
+    "text": lowered.train_step.compile().as_text(),
+    "bytes": sum(4 * x.size for x in weights),
+  }
+
+
 def main() -> None:
   mesh = Mesh(np.asarray(jax.devices()), ("d",))
   rows, cut = P("d"), P(None, "d")
@@ -74,7 +115,7 @@ def main() -> None:
     name: program.lower(*args).compile().as_text()
     for name, program in programs.items()
   }
-  print(json.dumps(texts))
+  print(json.dumps(texts | {"relaid": relaid(), "trained": trained()}))
 
 
 if __name__ == "__main__":

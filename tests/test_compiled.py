@@ -73,6 +73,36 @@ def test_a_loop_that_may_end_early_counts_at_its_bound_and_says_so(texts):
     compiled.read(texts["early"])
 
 
+def test_groups_for_rollouts_are_as_small_as_heads_allow(texts):
+  """Key-value heads 8, 2, 3 and unknown, on fsdp = 8."""
+  ways = [(g["group"], g["fsdp"]) for g in texts["relaid"]["groups"]]
+  assert ways == [(1, 8), (4, 2), (8, 1), (1, 8)]
+
+
+def test_weights_relaid_for_rollouts_are_the_same_and_lie_whole_nowhere(texts):
+  found = texts["relaid"]
+  assert found["same"]
+  assert found["share"]["query"] == [2, 16, 2, 3]
+  assert found["share"]["key"] == [2, 16, 1, 3]
+  assert found["share"]["down"] == [2, 3, 16]
+  program = compiled.read(found["text"])
+  # A group of two holds the weights once: each device half, of which it had a
+  # quarter after the all-to-all in its group.
+  half = sum(found["bytes"].values()) / 2
+  assert program.collective_bytes["all-gather"] == pytest.approx(half * 3 / 4)
+  kinds = {c.kind: c.devices for c in program.collectives}
+  assert kinds == {"all-to-all": 2, "all-gather": 4}
+
+
+def test_training_under_fsdp_moves_weights_not_activations(texts):
+  """Forward, backward and reference gather once; a gradient is summed once."""
+  found = compiled.read(texts["trained"]["text"]).collective_bytes
+  weights = texts["trained"]["bytes"] * 7 / 8
+  assert found["all-gather"] + found.get("reduce-scatter", 0) < 4 * weights
+  # It sends all twice; of the tied embedding, three gradients are summed apart.
+  assert found["all-reduce"] < 3 * weights
+
+
 # As a TPU compiler writes it: a product is a convolution, and a loop's length
 # stands only in its condition; S(1) is near memory.
 TPU = """\

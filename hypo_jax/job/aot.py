@@ -155,10 +155,12 @@ def slice_devices(topology: str) -> tuple[Slice, Sequence[Any]]:
       "--mode=aot: expected the package libtpu, which compiles for TPUs on any "
       "Linux machine, found none; pip install libtpu"
     )
-  # Nothing is run: other processes may hold the library, no server is asked.
+  # Nothing is run: other processes may hold the library, no server is asked,
+  # and which machine this is doesn't matter, but the library warns unless told.
   for name, value in {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_MIN_LOG_LEVEL": "3",
   }.items():
