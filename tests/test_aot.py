@@ -57,7 +57,7 @@ def program(flops, *, arguments, temporaries, fits=True, message=""):
     memory=own,
     program=made,
     estimate=chips.estimate(made, V5E),
-    arguments=(Buffer(arguments * GIB, "f32[2]", ".trainable['up']"),),
+    arguments=(Buffer(arguments * GIB, "f32[2]", "state/up"),),
     made=(Buffer(temporaries * GIB, "f32[9]", "jit(step)/dot_general"),),
     seconds=10.0,
     notes=made.notes,
@@ -73,6 +73,7 @@ def plan(**changes):
     rollout=program(peak, arguments=1, temporaries=4),
     train_flops=1.5 * peak,
     rollout_flops=0.5 * peak,
+    idle=0,
     tokens=1000,
     num_steps=3600,
     advice=("model.remat=True: keep one activation a layer",),
@@ -128,6 +129,11 @@ def test_both_programs_must_fit_above_the_state():
   assert aot.entries(crowded)["rollout"]["fits"]
 
 
+def test_a_reference_that_the_step_does_not_use_still_takes_its_place():
+  assert plan(idle=2 * GIB).peak == plan().peak + 2 * GIB
+  assert not plan(idle=7 * GIB).fits
+
+
 @pytest.mark.parametrize(
   ("text", "temporaries"), [(MESSAGE, 29.90 * GIB), (OLDER, 15 * GIB)]
 )
@@ -149,8 +155,8 @@ def test_demand_20_what_does_not_fit_names_buffers_and_settings():
   )
   text = summary.summary(plan(train=refused))
   assert "It does not fit: 35.00 GiB on devices of 16.00 GiB" in text
-  assert "30.00 GiB  jit(step)/dot_general" in text
-  assert "5.00 GiB  .trainable['up']" in text
+  assert "30.00 GiB  dot_general" in text
+  assert "5.00 GiB  state/up" in text
   assert "model.remat=True" in text
   assert "CompileTimeHbmOom" in text
 
@@ -160,7 +166,7 @@ def test_the_page_names_programs_arrays_and_collectives():
   assert text.startswith("<!doctype html>")
   for part in (
     "It fits in 9.00 GiB of 16.00 GiB a device",
-    ".trainable[&#x27;up&#x27;]",
+    "state/up",
     "params[&#x27;up&#x27;]",
     "rollout: a note",
     "without the rollout",
@@ -183,6 +189,22 @@ def test_the_change_that_helps_most_is_the_fastest_that_fits():
   assert summary.best(plan(), trials) is None
   assert "None of the 3 changes tried helps" in summary.summary(plan(), trials)
   assert "c=3" in page.make_page(slow, trials)
+
+
+@pytest.mark.parametrize(
+  ("source", "name"),
+  [
+    (
+      "jit(step)/transpose(jvp())/while/body/closed_call/x,y->z/dot_general",
+      "backward/x,y->z/dot_general",
+    ),
+    ("jit(step)/jvp()/while/body/checkpoint/sub", "sub"),
+    ("params['layers']['up']", "params['layers']['up']"),
+    ("", "not named by the compiler"),
+  ],
+)
+def test_an_arrays_operation_is_named_without_wrappers(source, name):
+  assert summary.operation(source) == name
 
 
 def small_config():
@@ -243,7 +265,7 @@ def test_the_largest_arguments_are_a_devices_share():
   }
   first, second = memory.largest_arguments(tree)
   assert (first.source, first.bytes, first.shape) == (
-    "['b']",
+    "b",
     160,
     "float32[40]",
   )

@@ -100,7 +100,8 @@ def largest_arguments(tree: Any, count: int = 8) -> tuple[Buffer, ...]:
     for n in shape:
       size *= n
     text = f"{x.dtype}[{','.join(map(str, shape))}]"
-    found.append(Buffer(size, text, jax.tree_util.keystr(path)))
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    found.append(Buffer(size, text, name))
   return tuple(sorted(found, key=lambda b: -b.bytes)[:count])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from hypo_jax.aot import chips
 from hypo_jax.aot.summary import (
   PROGRAMS,
+  operation,
   pace,
   recommendation,
   seconds,
@@ -119,7 +120,7 @@ def _memory(plan: Any) -> str:
   rows = {}
   for name, each in plan.programs.items():
     rows[PROGRAMS[name]] = [
-      ("arguments", state),
+      ("arguments", state + plan.idle),
       ("temporaries", each.memory.temporaries),
       ("results and program", each.memory.rest),
     ]
@@ -187,7 +188,7 @@ def _buffers(plan: Any) -> str:
       ("is given", each.arguments),
       ("makes", each.made),
     ):
-      rows = [(b.source or "unnamed", b.shape, size(b.bytes)) for b in buffers]
+      rows = [(operation(b.source), b.shape, size(b.bytes)) for b in buffers]
       parts.append(f"<h3>The {PROGRAMS[name]} {label}</h3>")
       parts.append(_table(("array", "shape", "size"), rows, sources=True))
   return "".join(parts)
@@ -198,7 +199,7 @@ def _collectives(plan: Any) -> str:
   for name, each in plan.programs.items():
     groups: dict[tuple[str, str, bool], list[float]] = {}
     for c in each.program.collectives:
-      key = (c.source or "unnamed", c.kind, c.overlaps)
+      key = (operation(c.source), c.kind, c.overlaps)
       found = groups.setdefault(key, [0.0, 0.0, 0.0])
       took = chips.collective_seconds(c, plan.place)
       for at, value in enumerate((c.trips, c.trips * c.bytes, c.trips * took)):

@@ -5,6 +5,7 @@
 A plan is `job.aot.Plan`; a trial is `job.aot.Trial`.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,20 @@ def size(num_bytes: float) -> str:
 def seconds(value: float) -> str:
   """Returns a time as text, in seconds or milliseconds."""
   return f"{1000 * value:.3g} ms" if value < 0.1 else f"{value:.3g} s"
+
+
+def operation(source: str) -> str:
+  """Returns what an array comes from, without the wrappers that say nothing.
+
+  "jit(step)/transpose(jvp())/while/body/.../dot_general" is
+  "backward/dot_general".
+  """
+  text = re.sub(r"^jit\(\w+\)/", "", source)
+  text = re.sub(r"transpose\(jvp\([^()]*\)\)", "backward", text)
+  text = re.sub(r"jvp\(([^()]*)\)", r"\1", text)
+  dropped = ("", "while", "body", "closed_call", "checkpoint")
+  parts = [part for part in text.split("/") if part not in dropped]
+  return "/".join(parts) or "not named by the compiler"
 
 
 def whole_estimate(plan: Any) -> Any:
@@ -117,7 +132,7 @@ def summary(plan: Any, trials: Sequence[Any] = ()) -> str:
   if not plan.fits:
     lines.append("  largest on a device:")
     for buffer in largest(plan):
-      lines.append(f"    {size(buffer.bytes):>10}  {buffer.source}")
+      lines.append(f"    {size(buffer.bytes):>10}  {operation(buffer.source)}")
     lines.append("  what shrinks it:")
     lines += [f"    {text}" for text in plan.advice]
   for name, each in plan.programs.items():

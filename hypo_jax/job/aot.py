@@ -72,6 +72,8 @@ class Plan:
     train_flops: model operations of scoring and learning, on one device: three
       times the policy's forward, and the reference's.
     rollout_flops: those of sampling.
+    idle: bytes of one device that stay although the step doesn't use them: the
+      reference's weights, where its log-probs of the pairs are all it takes.
     tokens: of pairs and rollouts in a step.
     num_steps: of the main method.
     advice: settings that shrink the memory.
@@ -83,6 +85,7 @@ class Plan:
   rollout: Compiled | None
   train_flops: float
   rollout_flops: float
+  idle: int
   tokens: int
   num_steps: int
   advice: tuple[str, ...]
@@ -99,7 +102,7 @@ class Plan:
   @property
   def peak(self) -> int:
     above = max(p.memory.beside_arguments for p in self.programs.values())
-    return self.train.memory.arguments + above
+    return self.train.memory.arguments + self.idle + above
 
   @property
   def fits(self) -> bool:
@@ -185,16 +188,22 @@ def make_plan(
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   lowered = lowering.lower(config, mesh)
   looks = sampling.num_looks(lowered.job.max_new_tokens)
-  given = (lowered.state, lowered.frozen, lowered.batch, lowered.rollouts)
+  used = lowered.rollouts is not None or lowered.job.adapters
+  given = {
+    "state": lowered.state,
+    "reference": lowered.frozen if used else None,
+    "batch": lowered.batch,
+    "rollouts": lowered.rollouts,
+  }
   train = compile_program(
     lowered.train_step, lowered.train_jaxpr, given, place, ()
   )
   rollout = None
   if lowered.rollout_step is not None:
-    params = lowered.state.trainable
+    given = {"policy": lowered.state.trainable}
     if lowered.job.adapters:
-      params = {"adapter": params, "base": lowered.frozen}
-    given = (params, lowered.batch.prompt_tokens, lowered.batch.prompt_mask)
+      given["base"] = lowered.frozen
+    given["prompts"] = (lowered.batch.prompt_tokens, lowered.batch.prompt_mask)
     rollout = compile_program(
       lowered.rollout_step, lowered.rollout_jaxpr, given, place, (looks,)
     )
@@ -210,6 +219,7 @@ def make_plan(
     rollout=rollout,
     train_flops=train_flops / place.num_devices,
     rollout_flops=rollout_flops / place.num_devices,
+    idle=0 if used else lowering.bytes_per_device(lowered.frozen),
     tokens=rows * length,
     num_steps=config.preference.num_steps,
     advice=memory.advice(config, place.num_devices),
@@ -327,13 +337,12 @@ def entries(plan: Plan) -> dict[str, Any]:
   for each in programs.values():
     for kind, size in each.program.collective_bytes.items():
       moved[kind] = moved.get(kind, 0.0) + size
-  above = max(p.memory.beside_arguments for p in programs.values())
   temporaries = max(p.memory.temporaries for p in programs.values())
   entry = partial(_entry, plan)
   found = {
     "train_step": entry(
       fits=plan.fits,
-      memory=(state, temporaries, state + above),
+      memory=(state, temporaries, plan.peak),
       model_flops=plan.train_flops + plan.rollout_flops,
       estimate=whole,
       moved=moved,
