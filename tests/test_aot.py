@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from hypo_jax import sharding
-from hypo_jax.aot import chips, memory, page, summary
+from hypo_jax.aot import chips, entries, memory, page, summary
 from hypo_jax.aot.chips import CHIPS, Slice
 from hypo_jax.aot.compiled import Buffer, Collective, Program, Work
 from hypo_jax.job import aot, lowering
@@ -91,7 +91,7 @@ def check_keys(entry):
 
 
 def test_the_file_has_the_contracts_keys_and_a_steps_sums():
-  found = aot.entries(plan())
+  found = entries.entries(plan())
   assert found.keys() == {"train_step", "rollout"}
   step, rollout = found["train_step"], found["rollout"]
   for entry in (step, rollout):
@@ -114,7 +114,7 @@ def test_the_file_has_the_contracts_keys_and_a_steps_sums():
 
 
 def test_without_rollouts_their_entry_is_null():
-  found = aot.entries(plan(rollout=None, rollout_flops=0.0))
+  found = entries.entries(plan(rollout=None, rollout_flops=0.0))
   assert found["rollout"] is None
   check_keys(found["train_step"])
   assert found["train_step"]["bytes_per_device"]["peak"] == 8 * GIB
@@ -125,8 +125,8 @@ def test_both_programs_must_fit_above_the_state():
   # Alone it would fit; above a state of 5 GiB it doesn't.
   crowded = plan(rollout=program(1.0, arguments=1, temporaries=11))
   assert not crowded.fits
-  assert not aot.entries(crowded)["train_step"]["fits"]
-  assert aot.entries(crowded)["rollout"]["fits"]
+  assert not entries.entries(crowded)["train_step"]["fits"]
+  assert entries.entries(crowded)["rollout"]["fits"]
 
 
 def test_a_reference_that_the_step_does_not_use_still_takes_its_place():

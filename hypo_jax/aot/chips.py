@@ -94,6 +94,11 @@ class Slice:
     return self.chip.hbm / self.devices_per_chip
 
   @property
+  def usable_hbm(self) -> float:
+    """What the compiler gives to programs: 15.75 of v5e's 16 GiB, it says."""
+    return self.hbm * 63 / 64
+
+  @property
   def hbm_bandwidth(self) -> float:
     return self.chip.hbm_bandwidth / self.devices_per_chip
 

@@ -20,21 +20,17 @@ import os
 import pathlib
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
 
 from hypo_jax import sampling, sharding
-from hypo_jax.aot import chips, compiled, flops, memory, page, summary
+from hypo_jax.aot import chips, compiled, entries, flops, memory, page, summary
 from hypo_jax.aot.chips import Estimate, Slice
 from hypo_jax.aot.compiled import Buffer, Program, Work
 from hypo_jax.batch import Rows, join_slots, pair_rows
 from hypo_jax.checkpoint import write_json
 from hypo_jax.job import lowering
-
-# Of a chip's memory the compiler leaves so much unused: 15.75 of 16 GiB.
-_USABLE = 63 / 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Plan:
   @property
   def fits(self) -> bool:
     compiled_all = all(p.memory.fits for p in self.programs.values())
-    return compiled_all and self.peak <= _USABLE * self.place.hbm
+    return compiled_all and self.peak <= self.place.usable_hbm
 
   @property
   def chip_hours(self) -> float:
@@ -139,7 +135,7 @@ def run_aot(
   plan = make_plan(config, topology, place, devices)
   tried = _search(config, topology, place, devices) if search else ()
   workdir.mkdir(parents=True, exist_ok=True)
-  write_json(workdir / "aot.json", entries(plan))
+  write_json(workdir / "aot.json", entries.entries(plan))
   aside = workdir / "aot.html.aside"
   aside.write_text(page.make_page(plan, tried))
   aside.replace(workdir / "aot.html")
@@ -324,76 +320,6 @@ def _forward_flops(model: Any, rows: Rows) -> float:
   ).flops
   c = model.config
   return hidden + 2.0 * rows.slot_tokens.size * c.width * c.vocab_size
-
-
-def entries(plan: Plan) -> dict[str, Any]:
-  """Returns what aot.json holds: "train_step", and "rollout" or null."""
-  programs = plan.programs
-  state = plan.train.memory.arguments
-  whole = sum(
-    (p.estimate for p in programs.values()), Estimate(0.0, 0.0, 0.0, 0.0)
-  )
-  moved: dict[str, float] = {}
-  for each in programs.values():
-    for kind, size in each.program.collective_bytes.items():
-      moved[kind] = moved.get(kind, 0.0) + size
-  temporaries = max(p.memory.temporaries for p in programs.values())
-  entry = partial(_entry, plan)
-  found = {
-    "train_step": entry(
-      fits=plan.fits,
-      memory=(state, temporaries, plan.peak),
-      model_flops=plan.train_flops + plan.rollout_flops,
-      estimate=whole,
-      moved=moved,
-      seconds=sum(p.seconds for p in programs.values()),
-    ),
-    "rollout": None,
-  }
-  if plan.rollout:
-    own = plan.rollout
-    peak = own.memory.arguments + own.memory.beside_arguments
-    found["rollout"] = entry(
-      fits=own.memory.fits and peak <= _USABLE * plan.place.hbm,
-      memory=(own.memory.arguments, own.memory.temporaries, peak),
-      model_flops=plan.rollout_flops,
-      estimate=own.estimate,
-      moved=own.program.collective_bytes,
-      seconds=own.seconds,
-    )
-  return found
-
-
-def _entry(
-  plan: Plan,
-  *,
-  fits: bool,
-  memory: tuple[int, int, int],
-  model_flops: float,
-  estimate: Estimate,
-  moved: dict[str, float],
-  seconds: float,
-) -> dict[str, Any]:
-  names = ("arguments", "temporaries", "peak")
-  return {
-    "topology": plan.topology,
-    "fits": fits,
-    "bytes_per_device": dict(zip(names, map(int, memory), strict=True))
-    | {"hbm": int(plan.place.hbm)},
-    "model_flops_per_device": model_flops,
-    "roofline_seconds": {
-      "compute": estimate.compute,
-      "hbm": estimate.hbm,
-      "interconnect": estimate.interconnect,
-    },
-    "predicted": {
-      "step_seconds": estimate.step,
-      "mfu": plan.mfu(model_flops, estimate.step),
-      "bound_by": estimate.bound_by,
-    },
-    "collective_bytes": {kind: int(size) for kind, size in moved.items()},
-    "compile_seconds": round(seconds, 1),
-  }
 
 
 @dataclasses.dataclass(frozen=True)
