@@ -10,6 +10,7 @@ import pathlib
 import runpy
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -189,6 +190,63 @@ def test_the_change_that_helps_most_is_the_fastest_that_fits():
   assert summary.best(plan(), trials) is None
   assert "None of the 3 changes tried helps" in summary.summary(plan(), trials)
   assert "c=3" in page.make_page(slow, trials)
+
+
+class Stage:
+  """A lowered and compiled program whose text can't be had, or that is refused.
+
+  As JAX's own, as far as `aot.compile_program` looks.
+  """
+
+  def __init__(self, refusal: str = ""):
+    self.refusal = refusal
+
+  def compile(self):
+    if self.refusal:
+      raise jax.errors.JaxRuntimeError(self.refusal)
+    return self
+
+  def as_text(self):
+    raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: no text")
+
+  def memory_analysis(self):
+    names = ("argument", "output", "alias", "temp", "generated_code")
+    sizes = (100, 40, 30, 7, 2)
+    return types.SimpleNamespace(
+      **{f"{n}_size_in_bytes": s for n, s in zip(names, sizes, strict=True)}
+    )
+
+
+def compile_stage(stage):
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  laid = sharding.replicated(mesh)
+  x = jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=laid)
+  jaxpr = jax.make_jaxpr(lambda x: x @ x)(x)
+  return aot.compile_program(stage, jaxpr, {"x": x}, V5E, ())
+
+
+def test_without_the_compiled_text_the_traced_program_is_counted():
+  found = compile_stage(Stage())
+  assert found.memory == memory.Memory(100, 7, rest=40 - 30 + 2)
+  assert found.program.flops == 2 * 8**3 / V5E.num_devices
+  assert found.program.bytes == 3 * 8 * 8 * 4 / V5E.num_devices
+  assert "no text" in found.notes[0]
+  assert "collectives are missing" in found.notes[1]
+
+
+def test_a_program_refused_for_memory_is_still_described():
+  found = compile_stage(Stage(MESSAGE))
+  assert not found.memory.fits
+  assert found.memory.arguments == 8 * 8 * 4
+  assert found.memory.temporaries == pytest.approx(29.9 * GIB)
+  assert found.program.flops == 2 * 8**3 / V5E.num_devices
+  assert found.made[0].bytes == 8 * 8 * 4 / V5E.num_devices
+  assert "does not fit" in found.notes[0]
+
+
+def test_another_refusal_of_the_compiler_is_not_hidden():
+  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+    compile_stage(Stage("INTERNAL: a defect"))
 
 
 @pytest.mark.parametrize(
