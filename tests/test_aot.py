@@ -234,6 +234,31 @@ def test_without_the_compiled_text_the_traced_program_is_counted():
   assert "collectives are missing" in found.notes[1]
 
 
+def test_what_cannot_be_read_is_taken_from_as_many_v5e_chips(monkeypatch):
+  """Of a v6e slice's programs the rollout's text fails, the train step's not."""
+  v6e = Slice(CHIPS["v6e"], (2, 2))
+  train = program(1e12, arguments=5, temporaries=3)
+  unread = dataclasses.replace(compile_stage(Stage()), seconds=10.0)
+  stand_ins = (
+    program(9e12, arguments=9, temporaries=9),
+    program(2e12, arguments=9, temporaries=9),
+  )
+  asked = []
+  monkeypatch.setattr(aot, "_lower", lambda config, devices: devices)
+  monkeypatch.setattr(
+    aot, "slice_devices", lambda name: (None, asked.append(name))
+  )
+  monkeypatch.setattr(aot, "_compile_both", lambda *args: stand_ins)
+  kept, read = aot._read_elsewhere(None, v6e, train, unread)
+  assert asked == ["v5e:2x2"]
+  assert kept is train
+  assert read.program.flops == 2e12
+  assert read.estimate == stand_ins[1].estimate
+  assert read.memory == unread.memory
+  assert read.seconds == 20
+  assert "no text" in read.notes[0] and "on v5e:2x2" in read.notes[1]
+
+
 def test_a_program_refused_for_memory_is_still_described():
   found = compile_stage(Stage(MESSAGE))
   assert not found.memory.fits

@@ -80,3 +80,17 @@ def test_topologies_are_parsed():
 def test_other_topologies_are_refused(text):
   with pytest.raises(ValueError, match="--topology: expected"):
     chips.parse_topology(text)
+
+
+@pytest.mark.parametrize(
+  ("chip", "sides", "name"),
+  [
+    ("v6e", (8, 8), "v5e:8x8"),
+    ("v5p", (4, 4, 8), "v5e:8x16"),
+    ("v5p", (2, 2, 1), "v5e:2x2"),
+    ("v5p", (8, 8, 8), None),  # More than the largest v5e.
+    ("v5e", (8, 8), None),
+  ],
+)
+def test_a_stand_in_has_as_many_devices(chip, sides, name):
+  assert chips.stand_in(Slice(CHIPS[chip], sides)) == name

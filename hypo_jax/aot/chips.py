@@ -124,6 +124,23 @@ def parse_topology(text: str) -> tuple[Chip, tuple[int, ...]]:
   return chip, sides
 
 
+def stand_in(place: Slice) -> str | None:
+  """Returns a v5e slice of as many devices, as square as can be, or None.
+
+  For programs that can't be read as compiled for their own chips. v5e's sides
+  are even, up to 16.
+  """
+  if place.chip.name == "v5e":
+    return None
+  count = place.num_devices
+  sides = [
+    (a, count // a)
+    for a in range(2, 17, 2)
+    if count % (2 * a) == 0 and a <= count // a <= 16
+  ]
+  return f"v5e:{sides[-1][0]}x{sides[-1][1]}" if sides else None
+
+
 def collective_seconds(collective: Collective, place: Slice) -> float:
   """Returns how long a collective takes, each time it runs.
 

@@ -45,6 +45,7 @@ class Compiled:
     made: the largest arrays that it makes, by the operation that makes them.
     seconds: that compiling took.
     notes: what the figures leave out.
+    text: whether the program's text could be read, where it was compiled.
   """
 
   memory: memory.Memory
@@ -54,6 +55,7 @@ class Compiled:
   made: tuple[Buffer, ...]
   seconds: float
   notes: tuple[str, ...]
+  text: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,13 +183,47 @@ def make_plan(
   config: Any, topology: str, place: Slice, devices: Sequence[Any]
 ) -> Plan:
   """Lowers, compiles and measures a configuration's steps."""
+  lowered = _lower(config, devices)
+  train, rollout = _compile_both(lowered, place)
+  if not (train.text and (rollout is None or rollout.text)):
+    train, rollout = _read_elsewhere(config, place, train, rollout)
+  train_flops, rollout_flops = model_flops(lowered)
+  rows, tokens = config.preference.batch_size, lowered.job.tokens
+  samples = config.rollout.samples_per_prompt if rollout else 0
+  length = tokens.prompt_length + 2 * tokens.completion_length
+  length += samples * lowered.job.max_new_tokens
+  return Plan(
+    topology=topology,
+    place=place,
+    train=train,
+    rollout=rollout,
+    train_flops=train_flops / place.num_devices,
+    rollout_flops=rollout_flops / place.num_devices,
+    idle=0
+    if _uses_frozen(lowered)
+    else lowering.bytes_per_device(lowered.frozen),
+    tokens=rows * length,
+    num_steps=config.preference.num_steps,
+    advice=memory.advice(config, place.num_devices),
+  )
+
+
+def _lower(config: Any, devices: Sequence[Any]) -> lowering.Lowered:
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
-  lowered = lowering.lower(config, mesh)
+  return lowering.lower(config, mesh)
+
+
+def _uses_frozen(lowered: lowering.Lowered) -> bool:
+  return lowered.rollouts is not None or lowered.job.adapters
+
+
+def _compile_both(
+  lowered: lowering.Lowered, place: Slice
+) -> tuple[Compiled, Compiled | None]:
   looks = sampling.num_looks(lowered.job.max_new_tokens)
-  used = lowered.rollouts is not None or lowered.job.adapters
   given = {
     "state": lowered.state,
-    "reference": lowered.frozen if used else None,
+    "reference": lowered.frozen if _uses_frozen(lowered) else None,
     "batch": lowered.batch,
     "rollouts": lowered.rollouts,
   }
@@ -203,22 +239,43 @@ def make_plan(
     rollout = compile_program(
       lowered.rollout_step, lowered.rollout_jaxpr, given, place, (looks,)
     )
-  train_flops, rollout_flops = model_flops(lowered)
-  rows, tokens = config.preference.batch_size, lowered.job.tokens
-  samples = config.rollout.samples_per_prompt if rollout else 0
-  length = tokens.prompt_length + 2 * tokens.completion_length
-  length += samples * lowered.job.max_new_tokens
-  return Plan(
-    topology=topology,
-    place=place,
-    train=train,
-    rollout=rollout,
-    train_flops=train_flops / place.num_devices,
-    rollout_flops=rollout_flops / place.num_devices,
-    idle=0 if used else lowering.bytes_per_device(lowered.frozen),
-    tokens=rows * length,
-    num_steps=config.preference.num_steps,
-    advice=memory.advice(config, place.num_devices),
+  return train, rollout
+
+
+def _read_elsewhere(
+  config: Any, place: Slice, train: Compiled, rollout: Compiled | None
+) -> tuple[Compiled, Compiled | None]:
+  """Takes what can't be read from the same programs on as many v5e chips.
+
+  Programs are cut over devices before anything of a chip is considered, so
+  operations and collectives agree; what is fused, and so the bytes, nearly.
+  """
+  topology = chips.stand_in(place)
+  if topology is None:
+    return train, rollout
+  _, devices = slice_devices(topology)
+  others = _compile_both(_lower(config, devices), place)
+  return tuple(
+    _read_from(own, other, topology)
+    for own, other in zip((train, rollout), others, strict=True)
+  )
+
+
+def _read_from(
+  own: Compiled | None, other: Compiled | None, topology: str
+) -> Compiled | None:
+  if own is None or own.text or not (other.text and other.memory.fits):
+    return own
+  note = (
+    f"operations, bytes and collectives are the same program's on {topology}"
+  )
+  return dataclasses.replace(
+    own,
+    program=other.program,
+    estimate=other.estimate,
+    made=other.made,
+    seconds=own.seconds + other.seconds,
+    notes=(own.notes[0], note, *other.notes),
   )
 
 
@@ -256,6 +313,7 @@ def compile_program(
     except jax.errors.JaxRuntimeError as error:
       first = str(error).splitlines()[0]
       notes = (f"the compiled text could not be printed ({first})",)
+  readable = program is not None
   if program is None:
     notes += (
       "operations and bytes are the traced program's products, cut evenly over "
@@ -271,6 +329,7 @@ def compile_program(
     made=made or program.buffers,
     seconds=time.monotonic() - start,
     notes=notes + program.notes,
+    text=readable or not own.fits,
   )
 
 
