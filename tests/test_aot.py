@@ -21,7 +21,7 @@ from hypo_jax import sharding
 from hypo_jax.aot import chips, entries, memory, page, summary
 from hypo_jax.aot.chips import CHIPS, Slice
 from hypo_jax.aot.compiled import Buffer, Collective, Program, Work
-from hypo_jax.job import aot, lowering
+from hypo_jax.job import aot, compiling, lowering
 
 ROOT = pathlib.Path(__file__).parents[1]
 GIB = 2**30
@@ -54,7 +54,7 @@ def program(flops, *, arguments, temporaries, fits=True, message=""):
   own = memory.Memory(
     int(arguments * GIB), int(temporaries * GIB), fits=fits, message=message
   )
-  return aot.Compiled(
+  return compiling.Compiled(
     memory=own,
     program=made,
     estimate=chips.estimate(made, V5E),
@@ -195,7 +195,7 @@ def test_the_change_that_helps_most_is_the_fastest_that_fits():
 class Stage:
   """A lowered and compiled program whose text can't be had, or that is refused.
 
-  As JAX's own, as far as `aot.compile_program` looks.
+  As JAX's own, as far as `compiling.compile_program` looks.
   """
 
   def __init__(self, refusal: str = ""):
@@ -222,7 +222,7 @@ def compile_stage(stage):
   laid = sharding.replicated(mesh)
   x = jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=laid)
   jaxpr = jax.make_jaxpr(lambda x: x @ x)(x)
-  return aot.compile_program(stage, jaxpr, {"x": x}, V5E, ())
+  return compiling.compile_program(stage, jaxpr, {"x": x}, V5E, ())
 
 
 def test_without_the_compiled_text_the_traced_program_is_counted():
@@ -235,25 +235,27 @@ def test_without_the_compiled_text_the_traced_program_is_counted():
 
 
 def test_what_cannot_be_read_is_taken_from_as_many_v5e_chips(monkeypatch):
-  """Of a v6e slice's programs the rollout's text fails, the train step's not."""
+  """The rollout's text fails on a v6e slice, and not the train step's."""
   v6e = Slice(CHIPS["v6e"], (2, 2))
   train = program(1e12, arguments=5, temporaries=3)
   unread = dataclasses.replace(compile_stage(Stage()), seconds=10.0)
-  stand_ins = (
-    program(9e12, arguments=9, temporaries=9),
-    program(2e12, arguments=9, temporaries=9),
-  )
+  elsewhere = program(2e12, arguments=9, temporaries=9)
   asked = []
-  monkeypatch.setattr(aot, "_lower", lambda config, devices: devices)
-  monkeypatch.setattr(
-    aot, "slice_devices", lambda name: (None, asked.append(name))
-  )
-  monkeypatch.setattr(aot, "_compile_both", lambda *args: stand_ins)
-  kept, read = aot._read_elsewhere(None, v6e, train, unread)
+  lowered = types.SimpleNamespace(rollout_step="on v6e")
+  for name, fake in {
+    "slice_devices": lambda name: (None, asked.append(name)),
+    "lower": lambda config, devices: types.SimpleNamespace(rollout_step=None),
+    "_compile_train": lambda lowered, place: train,
+    "_compile_rollout": lambda lowered, place: (
+      unread if lowered.rollout_step else elsewhere
+    ),
+  }.items():
+    monkeypatch.setattr(compiling, name, fake)
+  kept, read = compiling.compile_steps(None, lowered, v6e)
   assert asked == ["v5e:2x2"]
   assert kept is train
   assert read.program.flops == 2e12
-  assert read.estimate == stand_ins[1].estimate
+  assert read.estimate == elsewhere.estimate
   assert read.memory == unread.memory
   assert read.seconds == 20
   assert "no text" in read.notes[0] and "on v5e:2x2" in read.notes[1]
@@ -396,7 +398,7 @@ def test_wrong_flags_are_told_in_a_line(flags, message, tmp_path):
 def test_a_missing_libtpu_is_told(monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   with pytest.raises(ValueError, match="expected the package libtpu"):
-    aot.slice_devices("v5e:2x2")
+    compiling.slice_devices("v5e:2x2")
 
 
 @pytest.mark.slow

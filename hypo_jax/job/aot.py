@@ -14,48 +14,25 @@ state stays, so a step's peak is the larger of the two above the state.
 """
 
 import dataclasses
-import importlib.util
-import math
-import os
 import pathlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from hypo_jax import sampling, sharding
-from hypo_jax.aot import chips, compiled, entries, flops, memory, page, summary
-from hypo_jax.aot.chips import Estimate, Slice
-from hypo_jax.aot.compiled import Buffer, Program, Work
+from hypo_jax import sampling
+from hypo_jax.aot import entries, flops, memory, page, summary
+from hypo_jax.aot.chips import Slice
 from hypo_jax.batch import Rows, join_slots, pair_rows
 from hypo_jax.checkpoint import write_json
 from hypo_jax.job import lowering
-
-
-@dataclasses.dataclass(frozen=True)
-class Compiled:
-  """One program, compiled for a slice or refused for want of memory.
-
-  Attributes:
-    memory: on one device.
-    program: what one device does.
-    estimate: how long it takes.
-    arguments: the largest, by path.
-    made: the largest arrays that it makes, by the operation that makes them.
-    seconds: that compiling took.
-    notes: what the figures leave out.
-    text: whether the program's text could be read, where it was compiled.
-  """
-
-  memory: memory.Memory
-  program: Program
-  estimate: Estimate
-  arguments: tuple[Buffer, ...]
-  made: tuple[Buffer, ...]
-  seconds: float
-  notes: tuple[str, ...]
-  text: bool = True
+from hypo_jax.job.compiling import (
+  Compiled,
+  compile_steps,
+  lower,
+  slice_devices,
+  uses_frozen,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,49 +121,13 @@ def run_aot(
   return summary.summary(plan, tried)
 
 
-def slice_devices(topology: str) -> tuple[Slice, Sequence[Any]]:
-  """Returns a slice and its devices, which can be compiled for and no more.
-
-  Raises:
-    ValueError: if libtpu is missing or does not know the slice.
-  """
-  chip, sides = chips.parse_topology(topology)
-  if importlib.util.find_spec("libtpu") is None:
-    raise ValueError(
-      "--mode=aot: expected the package libtpu, which compiles for TPUs on any "
-      "Linux machine, found none; pip install libtpu"
-    )
-  # Nothing is run: other processes may hold the library, no server is asked,
-  # and which machine this is doesn't matter, but the library warns unless told.
-  for name, value in {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_MIN_LOG_LEVEL": "3",
-  }.items():
-    os.environ.setdefault(name, value)
-  from jax.experimental import topologies
-
-  try:
-    devices = topologies.get_topology_desc(topology, "tpu").devices
-  except jax.errors.JaxRuntimeError as error:
-    raise ValueError(
-      f"--topology: expected a slice that libtpu knows, got {topology!r}: "
-      f"{str(error).splitlines()[0]}"
-    ) from None
-  per_chip = max(len(devices) // math.prod(sides), 1)
-  return Slice(chip, sides, per_chip), devices
-
-
 def make_plan(
   config: Any, topology: str, place: Slice, devices: Sequence[Any]
 ) -> Plan:
   """Lowers, compiles and measures a configuration's steps."""
-  lowered = _lower(config, devices)
-  train, rollout = _compile_both(lowered, place)
-  if not (train.text and (rollout is None or rollout.text)):
-    train, rollout = _read_elsewhere(config, place, train, rollout)
+  lowered = lower(config, devices)
+  train, rollout = compile_steps(config, lowered, place)
+  used = uses_frozen(lowered)
   train_flops, rollout_flops = model_flops(lowered)
   rows, tokens = config.preference.batch_size, lowered.job.tokens
   samples = config.rollout.samples_per_prompt if rollout else 0
@@ -199,146 +140,11 @@ def make_plan(
     rollout=rollout,
     train_flops=train_flops / place.num_devices,
     rollout_flops=rollout_flops / place.num_devices,
-    idle=0
-    if _uses_frozen(lowered)
-    else lowering.bytes_per_device(lowered.frozen),
+    idle=0 if used else lowering.bytes_per_device(lowered.frozen),
     tokens=rows * length,
     num_steps=config.preference.num_steps,
     advice=memory.advice(config, place.num_devices),
   )
-
-
-def _lower(config: Any, devices: Sequence[Any]) -> lowering.Lowered:
-  mesh = sharding.make_mesh(**config.mesh, devices=devices)
-  return lowering.lower(config, mesh)
-
-
-def _uses_frozen(lowered: lowering.Lowered) -> bool:
-  return lowered.rollouts is not None or lowered.job.adapters
-
-
-def _compile_both(
-  lowered: lowering.Lowered, place: Slice
-) -> tuple[Compiled, Compiled | None]:
-  looks = sampling.num_looks(lowered.job.max_new_tokens)
-  given = {
-    "state": lowered.state,
-    "reference": lowered.frozen if _uses_frozen(lowered) else None,
-    "batch": lowered.batch,
-    "rollouts": lowered.rollouts,
-  }
-  train = compile_program(
-    lowered.train_step, lowered.train_jaxpr, given, place, ()
-  )
-  rollout = None
-  if lowered.rollout_step is not None:
-    given = {"policy": lowered.state.trainable}
-    if lowered.job.adapters:
-      given["base"] = lowered.frozen
-    given["prompts"] = (lowered.batch.prompt_tokens, lowered.batch.prompt_mask)
-    rollout = compile_program(
-      lowered.rollout_step, lowered.rollout_jaxpr, given, place, (looks,)
-    )
-  return train, rollout
-
-
-def _read_elsewhere(
-  config: Any, place: Slice, train: Compiled, rollout: Compiled | None
-) -> tuple[Compiled, Compiled | None]:
-  """Takes what can't be read from the same programs on as many v5e chips.
-
-  Programs are cut over devices before anything of a chip is considered, so
-  operations and collectives agree; what is fused, and so the bytes, nearly.
-  """
-  topology = chips.stand_in(place)
-  if topology is None:
-    return train, rollout
-  _, devices = slice_devices(topology)
-  others = _compile_both(_lower(config, devices), place)
-  return tuple(
-    _read_from(own, other, topology)
-    for own, other in zip((train, rollout), others, strict=True)
-  )
-
-
-def _read_from(
-  own: Compiled | None, other: Compiled | None, topology: str
-) -> Compiled | None:
-  if own is None or own.text or not (other.text and other.memory.fits):
-    return own
-  note = (
-    f"operations, bytes and collectives are the same program's on {topology}"
-  )
-  return dataclasses.replace(
-    own,
-    program=other.program,
-    estimate=other.estimate,
-    made=other.made,
-    seconds=own.seconds + other.seconds,
-    notes=(own.notes[0], note, *other.notes),
-  )
-
-
-def compile_program(
-  lowered: jax.stages.Lowered,
-  jaxpr: Any,
-  arguments: Any,
-  place: Slice,
-  while_trips: Sequence[int],
-) -> Compiled:
-  """Compiles a program and reads what it costs on one device.
-
-  Args:
-    lowered: the program.
-    jaxpr: as it was traced.
-    arguments: what it is given, shapes with shardings.
-    place: the slice.
-    while_trips: bounds of its loops that may end early, at most one.
-  """
-  start = time.monotonic()
-  program, notes, made = None, (), ()
-  try:
-    done = lowered.compile()
-  except jax.errors.JaxRuntimeError as error:
-    own = memory.of_error(error, lowering.bytes_per_device(arguments))
-    if own is None:
-      raise
-    notes = ("it does not fit, so it was not compiled to the end",)
-  else:
-    own = memory.of_compiled(done)
-    try:
-      text = done.as_text()
-      bound = while_trips[0] if while_trips else None
-      program = compiled.read(text, while_trips=bound)
-    except jax.errors.JaxRuntimeError as error:
-      first = str(error).splitlines()[0]
-      notes = (f"the compiled text could not be printed ({first})",)
-  readable = program is not None
-  if program is None:
-    notes += (
-      "operations and bytes are the traced program's products, cut evenly over "
-      "all devices; collectives are missing",
-    )
-    program = _traced(jaxpr, place, while_trips)
-    made = memory.largest_made(jaxpr, place.num_devices)
-  return Compiled(
-    memory=own,
-    program=program,
-    estimate=chips.estimate(program, place),
-    arguments=memory.largest_arguments(arguments),
-    made=made or program.buffers,
-    seconds=time.monotonic() - start,
-    notes=notes + program.notes,
-    text=readable or not own.fits,
-  )
-
-
-def _traced(jaxpr: Any, place: Slice, while_trips: Sequence[int]) -> Program:
-  """A program's cost where its compiled text can't be had."""
-  count = flops.count(jaxpr, while_trips=while_trips)
-  devices = place.num_devices
-  work = Work(count.flops / devices, count.bytes / devices, 1)
-  return Program((work,), (), (), ())
 
 
 def model_flops(lowered: lowering.Lowered) -> tuple[float, float]:
