@@ -27,6 +27,14 @@ def test_an_instruction_takes_the_longer_of_its_two_times():
   assert found.bound_by == "hbm"
 
 
+@pytest.mark.parametrize(("size", "seconds"), [(5, 1.0), (20, 2.0)])
+def test_a_copy_beside_the_work_costs_where_memory_is_what_lasts(size, seconds):
+  work = (Work(100, 0, 1), Work(0, size, 1, overlaps=True))
+  found = chips.estimate_parts(work, (), SMALL)
+  assert found.step == pytest.approx(seconds)
+  assert found.hbm == pytest.approx(size / 10)
+
+
 def test_all_devices_use_every_link_and_open_sides_half():
   # Two axes: a link each where a line ends, two where it closes to a ring.
   open_sides = chips.collective_seconds(gather(16), SMALL)

@@ -135,6 +135,10 @@ replica_groups=[1,64]<=[64], dimensions={0}
 calls=%fused_product, metadata={op_name="jit(step)/while/body/dot_general"}
   %all-reduce.1 = bf16[3,4,5]{2,1,0:T(8,128)} all-reduce(%fusion.1), \
 channel_id=3, replica_groups=mesh['x'=8,'y'=8] {'y'}, to_apply=%add
+  %tall = f32[6,4]{1,0} constant({...})
+  %slice-start.1 = ((f32[6,4]{1,0}), f32[1,4]{1,0:S(1)}, s32[]) \
+slice-start(%tall), slice={[0:1], [0:4]}
+  %slice-done.1 = f32[1,4]{1,0:S(1)} slice-done(%slice-start.1)
   %small = f32[8]{0} constant({...})
   %large = f32[512]{0} constant({...})
   %start.1 = (f32[8]{0}) fusion(%small, %large), kind=kCustom, \
@@ -163,8 +167,11 @@ condition=%condition, body=%body
 def test_a_tpu_programs_text_is_read():
   found = compiled.read(TPU)
   assert found.flops == 6 * 2 * (3 * 4) * 16 * 5
-  # Of the stacked weights one layer is read; x lies in near memory.
-  assert found.bytes == 6 * (2 * 16 * 5 + 4 * 3 * 4 * 5)
+  # Of the stacked weights one layer is read; x lies in near memory, and so
+  # does the slice that is fetched meanwhile.
+  copies = [w for w in found.work if w.overlaps]
+  assert [w.bytes for w in copies] == [4 * 4]
+  assert found.bytes == 6 * (2 * 16 * 5 + 4 * 3 * 4 * 5 + 4 * 4)
   reduce, gather = found.collectives
   assert (reduce.kind, reduce.devices, reduce.trips) == ("all-reduce", 8, 6)
   assert reduce.bytes == 2 * (2 * 3 * 4 * 5) * 7 / 8

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """TPU chips and slices, and how long a program takes on them at best.
 
-    seconds = sum over instructions of max(operations / peak, bytes / bandwidth)
+    busy    = sum over instructions of max(operations / peak, bytes / bandwidth)
+    seconds = max(busy, all bytes / bandwidth, overlapped collectives)
               + collectives that stop the work
-              + what of the overlapped collectives the work does not cover
+
+where copies that run while others work count in all bytes alone.
 
 A collective takes its bytes over the links of its group, and a microsecond a
 hop, which is what decoding's many small ones cost. Nothing here has been
@@ -210,7 +212,7 @@ def estimate_parts(
     flops, moved = w.flops / place.flops, w.bytes / place.hbm_bandwidth
     compute += w.trips * flops
     hbm += w.trips * moved
-    busy += w.trips * max(flops, moved)
+    busy += 0.0 if w.overlaps else w.trips * max(flops, moved)
   waits = {True: 0.0, False: 0.0}
   for c in collectives:
     waits[c.overlaps] += c.trips * collective_seconds(c, place)
@@ -218,5 +220,5 @@ def estimate_parts(
     compute=compute,
     hbm=hbm,
     interconnect=sum(waits.values()),
-    step=max(busy, waits[True]) + waits[False],
+    step=max(busy, hbm, waits[True]) + waits[False],
   )

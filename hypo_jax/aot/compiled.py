@@ -48,11 +48,19 @@ _PASSED_ON = ("bitcast", "copy", "convert", "reshape", "transpose")
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """An instruction's work on one device, each time it runs."""
+  """An instruction's work on one device, each time it runs.
+
+  Attributes:
+    flops: operations of its products.
+    bytes: of main memory that it reads and writes.
+    trips: how often it runs.
+    overlaps: whether it only copies, while others work.
+  """
 
   flops: float
   bytes: float
   trips: float
+  overlaps: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +195,8 @@ class _Reader:
       )
       moved = self._moved(i, body)
       if flops or moved:
-        self.work.append(Work(flops, moved, trips))
+        copies = i.opcode.endswith("-start")
+        self.work.append(Work(flops, moved, trips, copies))
       self._note_buffers(i)
 
   def _fused_collectives(self, computation: str, trips: float) -> None:
@@ -275,8 +284,8 @@ class _Reader:
   def _moved(self, i: Instruction, body) -> float:
     """Bytes of main memory that an instruction reads and writes."""
     if i.opcode in ("copy-start", "slice-start"):
-      # Results: the copy, what is copied, a flag; a slice's source is whole.
-      made = i.results[0]
+      # Results: copy, source, flag; but source, slice, flag.
+      made = i.results[i.opcode == "slice-start"]
       inner = [body[o].results[0].in_memory for o in i.operands]
       return made.bytes * (made.in_memory + any(inner))
     if i.opcode == "fusion":

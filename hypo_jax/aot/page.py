@@ -235,10 +235,10 @@ def _method(plan: Any) -> str:
     "it runs. An instruction takes the longer of its operations at "
     f"{chip.flops / 1e12:g} TFLOP/s and its bytes at "
     f"{chip.hbm_bandwidth / 1e9:g} GB/s; a collective that stops the work adds "
-    "its bytes over the links and a microsecond a hop; an overlapped one adds "
-    "what the work does not cover. So a real step is slower than this. MFU "
-    "counts three forwards for learning, one for the reference, and sampling; "
-    "nothing that is computed again.</p>"
+    "its bytes over the links and a microsecond a hop; overlapped ones, and "
+    "copies beside the work, count where they take longer than it. So a real "
+    "step is slower than this. MFU counts three forwards for learning, one for "
+    "the reference, and sampling; nothing that is computed again.</p>"
     f"<ul>{items}</ul>"
   )
 
