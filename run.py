@@ -24,8 +24,15 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   "mode",
   "train",
-  ["train", "evaluate", "sample", "export", "inspect"],
-  "What to do; inspect looks at the data and needs no trained model.",
+  ["train", "evaluate", "sample", "export", "inspect", "aot"],
+  "What to do; inspect looks at the data and needs no trained model, aot "
+  "compiles for a TPU slice that need not be here.",
+)
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", None, "For aot: the slice, as v5e:8x8 or v5p:4x4x4."
+)
+_SEARCH = flags.DEFINE_bool(
+  "search", False, "For aot: try a handful of changes, say which helps most."
 )
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "last", "For evaluate, sample, export: last, best or a step."
@@ -62,13 +69,24 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   if _COORDINATOR.value:
     _join_hosts()
-  if _MODE.value != "inspect":
+  if _MODE.value == "aot" and _TOPOLOGY.value is None:
+    raise app.UsageError("--topology: expected a slice, as v5e:8x8")
+  if _MODE.value != "aot" and (_TOPOLOGY.value or _SEARCH.value):
+    raise app.UsageError(
+      f"--topology, --search: expected with --mode=aot only, got {_MODE.value}"
+    )
+  looks_only = _MODE.value in ("inspect", "aot")
+  if looks_only and _ANEW.value:
+    raise app.UsageError(
+      f"--anew: expected with --mode=train, got {_MODE.value}"
+    )
+  if not looks_only:
     claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
-  elif _ANEW.value:
-    raise app.UsageError("--anew: expected with --mode=train, got inspect")
   try:
     if _MODE.value == "inspect":
       _inspect(config, workdir)
+    elif _MODE.value == "aot":
+      _aot(config, workdir)
     elif _MODE.value == "train":
       _train(config, workdir)
     else:
@@ -141,6 +159,18 @@ def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
     completions = modes.sample_checkpoint(job, _CHECKPOINT.value, prompts)
     for prompt, texts in zip(prompts, completions, strict=True):
       print("\n".join([prompt, *(f"  {text}" for text in texts)]))
+
+
+def _aot(config, workdir: pathlib.Path) -> None:
+  import jax
+
+  # Nothing is run, so a TPU or GPU that is here is left alone.
+  jax.config.update("jax_platforms", "cpu")
+  from hypo_jax.job import aot
+
+  summary = aot.run_aot(config, workdir, _TOPOLOGY.value, search=_SEARCH.value)
+  print(summary)
+  print(f"page: {workdir / 'aot.html'}")
 
 
 def _default_workdir() -> str:

@@ -148,6 +148,14 @@ def sample(
   )
 
 
+def num_looks(max_new_tokens: int) -> int:
+  """Returns how often decoding looks at whether every row has ended, at most.
+
+  So often its outer loop runs, equally many steps each time.
+  """
+  return -(-max_new_tokens // _CHUNK_SIZE)
+
+
 def _decode(
   forward: Callable[[_State], tuple[jax.Array, Any]],
   draw: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
@@ -171,7 +179,7 @@ def _decode(
     eos_token_ids: any of them ends a completion.
     pad_token_id: what follows.
   """
-  num_chunks = -(-max_new_tokens // _CHUNK_SIZE)
+  num_chunks = num_looks(max_new_tokens)
   # Chunks of equal size, so that at most one step a chunk lies beyond C; what
   # those steps draw is cut off, wherever the model puts their keys.
   chunk_size = -(-max_new_tokens // num_chunks)

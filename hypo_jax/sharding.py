@@ -10,9 +10,11 @@ repeated instead), so that any mesh runs any model.
 
 Training and rollouts lay the weights out differently. In training each layer's
 weights are gathered once per pass, which many tokens share. A decoding step
-has one token a row, so there the weights stay where they are, cut over
-`fsdp` x `tensor` along heads, feed-forward and vocabulary, and the small
-activations move.
+has one token a row, so there the weights stay where they are, cut along heads,
+feed-forward and vocabulary, and the small activations move. Heads can be cut
+only so often: the devices of `fsdp` are split in groups that hold the weights
+once each, no larger than the key-value heads allow, and the groups share the
+rows (`rollout_mesh`: `group` counts groups, `fsdp` the devices of one).
 """
 
 import math
@@ -26,6 +28,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
+ROLLOUT_AXES = ("data", "group", "fsdp", "tensor")
 _ROWS = ("data", "fsdp")
 _WIDE = ("fsdp", "tensor")
 
@@ -95,9 +98,61 @@ def row_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(_ROWS))
 
 
+def rollout_mesh(mesh: Mesh, num_heads: int | None) -> Mesh:
+  """Returns the same devices in the same order, `fsdp` split in two axes.
+
+  Args:
+    mesh: of `make_mesh`.
+    num_heads: key-value heads, which fsdp x tensor must divide in the result;
+      None where nothing is known of the model: one group.
+  """
+  data, fsdp, tensor = (mesh.shape[name] for name in AXES)
+  ways = fsdp
+  if num_heads is not None:
+    fitting = [n for n in range(1, fsdp + 1) if fsdp % n == 0]
+    ways = max(n for n in fitting if n == 1 or num_heads % (n * tensor) == 0)
+  return Mesh(
+    mesh.devices.reshape(data, fsdp // ways, ways, tensor),
+    ROLLOUT_AXES,
+    axis_types=(AxisType.Auto,) * 4,
+  )
+
+
 def rollout_row_sharding(mesh: Mesh) -> NamedSharding:
-  """Rows while decoding: fsdp cuts the weights there, so data cuts the rows."""
-  return NamedSharding(mesh, PartitionSpec("data"))
+  """Rows while decoding: fsdp cuts the weights there, the groups the rows."""
+  return NamedSharding(mesh, PartitionSpec(("data", "group")))
+
+
+def lay_for_rollouts(mesh: Mesh, params: Any) -> Any:
+  """Re-lays weights from training's layout to that of decoding; under jit.
+
+  In two steps, each of one collective: within a group, the cut moves from the
+  width to heads, feed-forward and vocabulary, by all-to-all; then the groups
+  gather what is left of the cut in the width. In one step the compiler may
+  gather whole arrays on every device first.
+
+  Args:
+    mesh: of `rollout_mesh`.
+    params: nested dict of arrays, as `TRAIN_RULES` lays them.
+  """
+  before = tree_shardings(mesh, params, TRAIN_RULES)
+  after = tree_shardings(mesh, params, ROLLOUT_RULES)
+
+  def between(x, trained, rolled):
+    pairs = zip(_padded(trained, x.ndim), _padded(rolled, x.ndim), strict=True)
+    # "fsdp" in a training rule stands for group x fsdp here.
+    spec = PartitionSpec(
+      *(w or (("group",) if "fsdp" in (t or ()) else None) for t, w in pairs)
+    )
+    return NamedSharding(mesh, _fitting(mesh, spec, x.shape))
+
+  halfway = jax.tree.map(between, params, before, after)
+  params = jax.lax.with_sharding_constraint(params, halfway)
+  return jax.lax.with_sharding_constraint(params, after)
+
+
+def _padded(sharding: NamedSharding, ndim: int) -> tuple:
+  return (*sharding.spec, *(None,) * (ndim - len(sharding.spec)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -124,6 +124,11 @@ def policy_params(trainable: Params, frozen: Params, adapters: bool) -> Params:
   return lora.attach(frozen, trainable) if adapters else trainable
 
 
+def rows_held(model, rows: jax.sharding.NamedSharding):
+  """Returns the model with hidden states held to `rows`, if it knows how."""
+  return model.with_rows(rows) if hasattr(model, "with_rows") else model
+
+
 def make_rollout_step(
   model,
   *,
@@ -137,13 +142,17 @@ def make_rollout_step(
 
   Completions are drawn at temperature 1 from the whole distribution, so that
   the sampled distribution is the scored one; keys [B] are one a row. Weights
-  are re-laid once for decoding (see `sharding`), not once a token.
+  are re-laid once for decoding (see `sharding`), not once a token; a model
+  whose config has no num_kv_heads is cut over all of fsdp.
   """
 
+  heads = getattr(model.config, "num_kv_heads", None)
+  decoding = sharding.rollout_mesh(mesh, heads)
+  rows = sharding.rollout_row_sharding(decoding)
+  model = rows_held(model, rows)
+
   def rollout_step(params, prompt_tokens, prompt_mask, keys) -> Rollouts:
-    laid = sharding.tree_shardings(mesh, params, sharding.ROLLOUT_RULES)
-    params = jax.lax.with_sharding_constraint(params, laid)
-    rows = sharding.rollout_row_sharding(mesh)
+    params = sharding.lay_for_rollouts(decoding, params)
     tokens, mask, keys = jax.lax.with_sharding_constraint(
       (prompt_tokens, prompt_mask, keys), rows
     )

@@ -18,6 +18,7 @@ LAYERS = {
   "scoring": 0,
   "sharding": 0,
   "report": 0,
+  "aot": 1,
   "checkpoint": 0,
   "logs": 0,
   "data": 1,

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from hypo_jax import models, sharding, train
-from hypo_jax.batch import PreferenceBatch
+from hypo_jax.batch import PreferenceBatch, Rollouts
 from hypo_jax.data import reviews, tasks
 from hypo_jax.job import setup, training
 from hypo_jax.models import quantized
@@ -42,12 +42,22 @@ class Lowered:
       method draws no rollouts.
     state: shapes and shardings of the TrainState.
     frozen: those of the reference policy's parameters.
+    batch: those of the pairs.
+    rollouts: those of what rollout_step returns, or None.
+    train_jaxpr: of train_step, before it was lowered.
+    rollout_jaxpr: of rollout_step, or None.
+    job: with shapes for parameters, and no data.
   """
 
   train_step: jax.stages.Lowered
   rollout_step: jax.stages.Lowered | None
   state: train.TrainState
   frozen: Any
+  batch: PreferenceBatch
+  rollouts: Rollouts | None
+  train_jaxpr: Any
+  rollout_jaxpr: Any
+  job: setup.Job
 
 
 def bytes_per_device(tree: Any) -> int:
@@ -76,18 +86,25 @@ def lower(config: Any, mesh: Mesh) -> Lowered:
   rows = sharding.row_sharding(mesh)
   batch = _batch(job, settings["batch_size"], rows)
   params = train.policy_params(state.trainable, job.params, job.adapters)
-  rollout_step = rollouts = None
+  rollout_step = rollout_jaxpr = rollouts = None
   if settings["kl_coef"]:
     draw = training.make_rollout_step(job)
     prompt = (batch.prompt_tokens, batch.prompt_mask, _keys(batch, rows))
-    rollout_step = draw.lower(params, *prompt)
+    traced = draw.trace(params, *prompt)
+    rollout_step, rollout_jaxpr = traced.lower(), traced.jaxpr
     rollouts = _laid(rows, jax.eval_shape(draw, params, *prompt))
   frozen = job.params if settings["kl_coef"] or job.adapters else None
+  traced = train_step.trace(state, frozen, batch, rollouts)
   return Lowered(
-    train_step=train_step.lower(state, frozen, batch, rollouts),
+    train_step=traced.lower(),
     rollout_step=rollout_step,
     state=state,
     frozen=job.params,
+    batch=batch,
+    rollouts=rollouts,
+    train_jaxpr=traced.jaxpr,
+    rollout_jaxpr=rollout_jaxpr,
+    job=job,
   )
 
 

@@ -128,7 +128,10 @@ def fine_tune(job: Job) -> Any:
   batch_at = _batches(job, rows, batch_size=config.batch_size, stage="sft")
   micro = min(config.batch_size, job.config.preference.micro_batch_size)
   sft_step = train.make_sft_step(
-    job.model, optimizer, micro_batch_size=micro, adapters=job.sft_adapters
+    job.model.with_rows(sharding.row_sharding(job.mesh)),
+    optimizer,
+    micro_batch_size=micro,
+    adapters=job.sft_adapters,
   )
   frozen = job.params if job.sft_adapters else None
 
@@ -270,7 +273,7 @@ def make_train_step(
   names = ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
   names += ("estimator", "micro_batch_size")
   return train.make_train_step(
-    job.model,
+    job.model.with_rows(sharding.row_sharding(job.mesh)),
     optimizer,
     **{name: settings[name] for name in names},
     samples_per_prompt=baseline_over or job.config.rollout.samples_per_prompt,

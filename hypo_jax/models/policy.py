@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transformer as pure functions, and a policy: functions with weights."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from hypo_jax import scoring
 from hypo_jax.batch import Rows
@@ -26,19 +28,38 @@ class Model:
 
   Hashable by its configuration, so that it can be a static argument of a
   jitted function.
+
+  Args:
+    config: the architecture.
+    rows: sharding of the leading axis, to which hidden states [B, ...] are held
+      between layers. Where weights are cut over the devices that also cut the
+      rows, nothing else tells the compiler to gather the weights and leave the
+      rows: it may cut the width instead and add up whole batches of
+      activations. None leaves the choice to the compiler.
   """
 
-  def __init__(self, config: TransformerConfig):
+  def __init__(
+    self, config: TransformerConfig, *, rows: NamedSharding | None = None
+  ):
     self.config = config
+    self.rows = rows
     abstract = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
     self._graphdef, state = nnx.split(abstract)
     self.abstract_params: Params = nnx.to_pure_dict(state)
 
   def __eq__(self, other):
-    return isinstance(other, Model) and self.config == other.config
+    return isinstance(other, Model) and (
+      (self.config, self.rows) == (other.config, other.rows)
+    )
 
   def __hash__(self):
-    return hash(self.config)
+    return hash((self.config, self.rows))
+
+  def with_rows(self, rows: NamedSharding | None) -> "Model":
+    """Returns the same model, its hidden states held to another sharding."""
+    other = copy.copy(self)
+    other.rows = rows
+    return other
 
   def init(self, key: jax.Array) -> Params:
     """Returns random float32 parameters."""
@@ -51,6 +72,7 @@ class Model:
     module = nnx.merge(self._graphdef, base)
     if "adapters" in params:
       module.adapters = nnx.data(params["adapters"])
+    module.rows = self.rows
     return module
 
   def hidden(self, params, tokens, *, positions, attention_mask, cache=None):
@@ -76,11 +98,8 @@ class Model:
 
     The first token of every slot is predicted by the prompt's last.
     """
-    prompt, keys_values = self.prompt_forward(
-      params, rows.prompt_tokens, rows.prompt_mask
-    )
-    slots = self.slots_forward(
-      params, keys_values, rows.prompt_mask, rows.slot_tokens, rows.slot_mask
+    prompt, slots = self.bind(params).row_forward(
+      rows.prompt_tokens, rows.prompt_mask, rows.slot_tokens, rows.slot_mask
     )
     last = jnp.broadcast_to(prompt[:, None, -1:], slots[:, :, :1].shape)
     return jnp.concatenate([last, slots[:, :, :-1]], axis=2)

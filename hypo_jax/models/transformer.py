@@ -7,13 +7,14 @@ from layer to layer (attention window, rotary table) is an array on the same
 axis. `Transformer` is a Flax NNX module; `policy.Model` is the same network as
 pure functions of a nested dict of arrays, for training and sampling.
 
-Three ways through the same layers:
+Four ways through the same layers:
 
     hidden           any tokens under an explicit mask, with or without a cache
     prompt_forward   a left-padded prompt; returns its keys and values too
     slots_forward    completion slots that see a prompt and themselves, causally
+    row_forward      the last two in one pass
 
-The last two score prefix-shared rows (`Model.row_hidden`). None of them turns
+The last scores prefix-shared rows (`Model.row_hidden`). None of them turns
 hidden states into logits unless asked (`logits`): scoring does that in chunks.
 
 A policy with an adapter (`lora`) runs the same code: wherever a layer has an
@@ -173,7 +174,9 @@ class Transformer(nnx.Module):
     self.config = config
     shape = (config.vocab_size, config.width)
     scale = config.width**-0.5
-    self.adapters = nnx.data({"layers": {}})  # `Model.bind` puts them in.
+    # `Model.bind` puts both in.
+    self.adapters = nnx.data({"layers": {}})
+    self.rows = None
     self.embedding = nnx.Param(jax.random.normal(rngs.params(), shape) * scale)
     if config.learned_positions:
       self.position_embedding = nnx.Param(
@@ -276,16 +279,13 @@ class Transformer(nnx.Module):
       hidden [B, P, D], and the keys and values of every layer, each
       [L, B, K, P, E].
     """
-    positions = token_positions(mask)
-    causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
-    visible = causal & mask[:, None, :]
 
     def attend_prompt(layer, carry, q, k, v):
-      near = visible & self._near(layer, positions, positions)
       k, v = _heads_first(k, v)
-      out = attend(q, k, v, near, **self._score_settings())
+      out = self._attend_prompt(layer, mask, q, k, v)
       return out, carry, (k, v)
 
+    positions = token_positions(mask)
     hidden, _, keys_values = self._run(tokens, positions, attend_prompt)
     return hidden, keys_values
 
@@ -307,30 +307,98 @@ class Transformer(nnx.Module):
     Returns:
       hidden [B, S, C, D].
     """
-    length = tokens.shape[-1]
-    prompt_positions = token_positions(prompt_mask)
-    prompt_length = jnp.sum(prompt_mask, axis=-1)
-    positions = prompt_length[:, None, None] + token_positions(mask)
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    visible = causal & mask[:, :, None, :]
 
     def attend_slot(layer, carry, q, k, v):
-      near_prompt = self._near(layer, positions, prompt_positions[:, None])
-      out = attend_slots(
-        q,
-        *layer["extra"],
-        near_prompt & prompt_mask[:, None, None, :],
-        k,
-        v,
-        visible & self._near(layer, positions, positions),
-        **self._score_settings(),
-      )
+      prompt = layer["extra"]
+      out = self._attend_slots(layer, prompt_mask, mask, prompt, q, k, v)
       return out, carry, None
 
     hidden, _, _ = self._run(
-      tokens, positions, attend_slot, extra=prompt_keys_values
+      tokens,
+      slot_positions(prompt_mask, mask),
+      attend_slot,
+      extra=prompt_keys_values,
     )
     return hidden
+
+  def row_forward(
+    self,
+    prompt_tokens: jax.Array,
+    prompt_mask: jax.Array,
+    tokens: jax.Array,
+    mask: jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Runs `prompt_forward` and `slots_forward` in one pass over the layers.
+
+    Everything but attention runs on the row as it lies, prompt and slots side
+    by side: each layer's weights are read, gathered from other devices and
+    given a gradient once, not twice.
+
+    Args:
+      prompt_tokens: int32 [B, P].
+      prompt_mask: bool [B, P].
+      tokens: int32 [B, S, C].
+      mask: bool [B, S, C].
+
+    Returns:
+      hidden [B, P, D] of the prompts and [B, S, C, D] of the slots.
+    """
+    rows, length = prompt_tokens.shape
+    slots = tokens.shape[1:]
+
+    def join(prompt, slot):
+      """[B, P, ...] and [B, S, C, ...] -> [B, P + S C, ...]."""
+      flat = slot.reshape(rows, -1, *slot.shape[3:])
+      return jnp.concatenate([prompt, flat], axis=1)
+
+    def cut(x):
+      """Undoes `join`."""
+      prompt, flat = jnp.split(x, [length], axis=1)
+      return prompt, flat.reshape(rows, *slots, *x.shape[2:])
+
+    def attend_row(layer, carry, q, k, v):
+      (q, slot_q), (k, slot_k), (v, slot_v) = map(cut, (q, k, v))
+      k, v = _heads_first(k, v)
+      prompt = self._attend_prompt(layer, prompt_mask, q, k, v)
+      slot = self._attend_slots(
+        layer, prompt_mask, mask, (k, v), slot_q, slot_k, slot_v
+      )
+      return join(prompt, slot), carry, None
+
+    hidden, _, _ = self._run(
+      join(prompt_tokens, tokens),
+      join(token_positions(prompt_mask), slot_positions(prompt_mask, mask)),
+      attend_row,
+    )
+    return cut(hidden)
+
+  def _attend_prompt(self, layer, mask, q, k, v):
+    """Attention of prompts to themselves, causally; keys lie heads first."""
+    positions = token_positions(mask)
+    causal = jnp.tril(jnp.ones((mask.shape[1],) * 2, bool))
+    visible = causal & mask[:, None, :]
+    near = visible & self._near(layer, positions, positions)
+    return attend(q, k, v, near, **self._score_settings())
+
+  def _attend_slots(
+    self, layer, prompt_mask, mask, prompt_keys_values, q, k, v
+  ):
+    """Attention of slots to their prompt, heads first, and to themselves."""
+    length = mask.shape[-1]
+    positions = slot_positions(prompt_mask, mask)
+    prompt_positions = token_positions(prompt_mask)[:, None]
+    near_prompt = self._near(layer, positions, prompt_positions)
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    visible = causal & mask[:, :, None, :]
+    return attend_slots(
+      q,
+      *prompt_keys_values,
+      near_prompt & prompt_mask[:, None, None, :],
+      k,
+      v,
+      visible & self._near(layer, positions, positions),
+      **self._score_settings(),
+    )
 
   def _score_settings(self) -> dict[str, Any]:
     c = self.config
@@ -407,7 +475,7 @@ class Transformer(nnx.Module):
       else:
         x = x + out
         x = x + mlp_branch(x)
-      return (x, carry), kept
+      return (self._held(x), carry), kept
 
     weights = nnx.to_pure_dict(nnx.state(self.layers))
     windows = c.windows or (None,) * c.num_layers
@@ -419,13 +487,19 @@ class Transformer(nnx.Module):
       "window": jnp.array([w or _NO_WINDOW for w in windows]),
       "extra": extra,
     }
-    x = self._embed(tokens, positions, dtype)
+    x = self._held(self._embed(tokens, positions, dtype))
     step = jax.checkpoint(body) if c.remat else body
     (x, carry), kept = jax.lax.scan(step, (x, carry), scanned)
     final = {"final_norm": self.final_norm[...]}
     if c.norm == "layer":
       final["final_norm_bias"] = self.final_norm_bias[...]
     return _norm(c, x, final, "final_norm"), carry, kept
+
+  def _held(self, x: jax.Array) -> jax.Array:
+    """Keeps rows where they are: see `Model`."""
+    if self.rows is None:
+      return x
+    return jax.lax.with_sharding_constraint(x, self.rows)
 
   def _embed(self, tokens, positions, dtype) -> jax.Array:
     x = self.embedding[...].astype(dtype)[tokens]
@@ -456,6 +530,12 @@ def _rotary_tables(config: TransformerConfig, positions: jax.Array):
 def token_positions(mask: jax.Array) -> jax.Array:
   """Returns int32 [..., T]: each token's index among the real ones."""
   return jnp.maximum(jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1, 0)
+
+
+def slot_positions(prompt_mask: jax.Array, mask: jax.Array) -> jax.Array:
+  """Returns int32 [B, S, C], which go on from the prompt's last real token."""
+  prompt_length = jnp.sum(prompt_mask, axis=-1)
+  return prompt_length[:, None, None] + token_positions(mask)
 
 
 def _cast(tree: Params, dtype: jnp.dtype) -> Params:

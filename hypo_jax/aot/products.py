@@ -1,0 +1,103 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Operations of the products in a compiled program's text.
+
+dot            2 * elements of the result * elements summed over
+convolution    the same, where batch axes of the product are window axes
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from hypo_jax.aot.text import Instruction
+
+
+def product_flops(i: Instruction, body: Mapping[str, Instruction]) -> float:
+  """Returns an instruction's operations if it is a product, else 0.
+
+  Args:
+    i: the instruction.
+    body: of its computation, by name.
+  """
+  if i.opcode == "dot":
+    return _dot_flops(i, body)
+  if i.opcode == "convolution":
+    return _convolution_flops(i, body)
+  return 0.0
+
+
+def _dot_flops(i: Instruction, body) -> float:
+  contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest)
+  shape = body[i.operands[0]].results[0].shape
+  axes = [int(n) for n in contracted[1].split(",") if n] if contracted else []
+  inner = math.prod(shape[n] for n in axes)
+  return 2.0 * math.prod(i.results[0].shape) * inner
+
+
+def _convolution_flops(i: Instruction, body) -> float:
+  """Operations of a convolution: on TPU every product is written as one.
+
+  Batch axes of a product are window axes there, padded or dilated so that each
+  output meets one input: only terms that meet an input are counted.
+  """
+  labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest)
+  left, kernel = (body[o].results[0].shape for o in i.operands[:2])
+  out = i.results[0].shape
+  inputs, weights, outputs = labels.groups()
+  total = 2.0 * out[outputs.index("b")] * out[outputs.index("f")]
+  total *= kernel[weights.index("i")]
+  window = _window(i.rest, sum(c.isdigit() for c in inputs))
+  for axis, settings in enumerate(window):
+    size = left[inputs.index(str(axis))]
+    total *= _meetings(size, out[outputs.index(str(axis))], **settings)
+  return total
+
+
+def _window(rest: str, axes: int) -> list[dict[str, int]]:
+  found = re.search(r"window=\{([^}]*)\}", rest)
+  given = dict(part.split("=") for part in found[1].split()) if found else {}
+
+  def column(name: str, default: str) -> list[str]:
+    return given[name].split("x") if name in given else [default] * axes
+
+  columns = zip(
+    column("size", "1"),
+    column("stride", "1"),
+    column("pad", "0_0"),
+    column("lhs_dilate", "1"),
+    column("rhs_dilate", "1"),
+    strict=True,
+  )
+  return [
+    {
+      "size": int(size),
+      "stride": int(stride),
+      "before": int(pad.split("_")[0]),
+      "dilation": int(dilation),
+      "kernel_dilation": int(kernel_dilation),
+    }
+    for size, stride, pad, dilation, kernel_dilation in columns
+  ]
+
+
+def _meetings(
+  inputs: int,
+  outputs: int,
+  *,
+  size: int,
+  stride: int,
+  before: int,
+  dilation: int,
+  kernel_dilation: int,
+) -> int:
+  """Pairs of output and window place that meet an input along one axis."""
+  at = (
+    np.arange(outputs)[:, None] * stride
+    + np.arange(size)[None, :] * kernel_dilation
+    - before
+  )
+  inside = (at >= 0) & (at <= (inputs - 1) * dilation) & (at % dilation == 0)
+  return int(inside.sum())
