@@ -5,7 +5,7 @@
     python run.py --config=configs/dpo.py
 
 What hypo.py has as its baseline, as the main method: the offline loss, no
-rollouts. Two CPU cores, about two and a half minutes, 1.2 GiB. Every value is
+rollouts. Two CPU cores, about a minute and a half, 1.2 GiB. Every value is
 our choice; learning rate and beta were tuned (docs/results/tuning.md).
 """
 
