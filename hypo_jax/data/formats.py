@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hypo_jax.data import hub
+from hypo_jax import hub
 
 ENDINGS = (
   ".jsonl",
@@ -57,7 +57,14 @@ def resolve(path: str | os.PathLike) -> pathlib.Path:
   if path.is_dir() or (path.is_file() and name.endswith(ENDINGS)):
     return path
   if not name.endswith(ENDINGS) and not path.exists() and hub.is_name(name):
-    return hub.dataset_folder(name, [f"*{ending}" for ending in ENDINGS])
+    patterns = [f"*{ending}" for ending in ENDINGS]
+    found = hub.folder(name, kind="dataset", patterns=patterns)
+    if isinstance(found, pathlib.Path):
+      return found
+    raise ValueError(
+      f"path: expected a file, a folder or a data set on the hub or in its "
+      f"cache, got {name!r} (no such path; the hub says: {found})"
+    )
   why = "another file" if path.exists() else "no such path"
   raise ValueError(
     f"path: expected a file ({', '.join(ENDINGS)}), a folder of them or the "

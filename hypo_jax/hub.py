@@ -1,9 +1,14 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets by hub name: fetched where there is a network, or cached."""
+"""Models and data sets by hub name: fetched over a network, or cached.
+
+"owner/name" is taken from the hub's default branch; without a network, or for
+what the hub doesn't give, from the cache that earlier downloads left.
+"""
 
 import pathlib
 import re
+from collections.abc import Sequence
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -13,20 +18,20 @@ def is_name(text: str) -> bool:
   return _NAME.fullmatch(text) is not None
 
 
-def dataset_folder(name: str, patterns: list[str]) -> pathlib.Path:
-  """Returns the folder of a data set's files.
+def folder(
+  name: str, *, kind: str, patterns: Sequence[str]
+) -> pathlib.Path | str:
+  """Returns the folder of the files, or the hub's reason why there is none.
 
   Args:
-    name: "owner/name"; its default branch is taken.
+    name: "owner/name".
+    kind: "model" or "dataset".
     patterns: of the files that are wanted.
-
-  Raises:
-    ValueError: where neither a network nor the hub's cache has the data set.
   """
   import huggingface_hub  # Slow to import, and seldom needed.
   from huggingface_hub import errors
 
-  how = {"repo_type": "dataset", "allow_patterns": patterns}
+  how = {"repo_type": kind, "allow_patterns": list(patterns)}
   try:
     return pathlib.Path(huggingface_hub.snapshot_download(name, **how))
   except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as e:
@@ -36,7 +41,4 @@ def dataset_folder(name: str, patterns: list[str]) -> pathlib.Path:
       huggingface_hub.snapshot_download(name, local_files_only=True, **how)
     )
   except errors.LocalEntryNotFoundError:
-    raise ValueError(
-      f"path: expected a file, a folder or a data set on the hub or in its "
-      f"cache, got {name!r} (no such path; the hub says: {reason})"
-    ) from None
+    return reason
