@@ -13,6 +13,7 @@ FILES = sorted((ROOT / "hypo_jax").rglob("*.py"))
 # Lower layers know nothing of higher ones.
 LAYERS = {
   "batch": 0,
+  "compilations": 0,
   "hub": 0,
   "keys": 0,
   "losses": 0,
