@@ -119,6 +119,7 @@ def _train(config, workdir: pathlib.Path) -> None:
     result = json.loads(done.read_text())
     print(f"{workdir} is finished; its result:", file=sys.stderr)
   else:
+    _keep_programs()
     try:
       result = run_job(config, workdir)
     except loop.Stopped as stopped:
@@ -127,6 +128,15 @@ def _train(config, workdir: pathlib.Path) -> None:
   if not _PROCESS_ID.value:
     print(report.terminal_summary(result))
     print(f"report: {workdir / 'report.html'}")
+
+
+def _keep_programs() -> None:
+  """Keeps compiled programs on disk, and says where."""
+  from hypo_jax import compilations
+
+  folder = compilations.keep_programs()
+  if folder and not _PROCESS_ID.value:
+    print(f"compiled programs are kept in {folder}", file=sys.stderr)
 
 
 def _inspect(config, workdir: pathlib.Path) -> None:
@@ -146,6 +156,7 @@ def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
   from hypo_jax.job import modes
   from hypo_jax.job.setup import set_up
 
+  _keep_programs()
   job = set_up(config, workdir)
   if _MODE.value == "evaluate":
     entry = modes.evaluate_checkpoint(job, _CHECKPOINT.value)
@@ -189,9 +200,14 @@ def claim_workdir(workdir: pathlib.Path, config: dict, *, anew: bool) -> None:
     shutil.rmtree(workdir)
   text = json.dumps(config, indent=1, sort_keys=True) + "\n"
   path = workdir / "config.json"
-  if path.exists() and path.read_text() != text:
+  now = json.loads(text)
+  there = json.loads(path.read_text()) if path.exists() else now
+  # What is traced changes no result: a job may go on with other steps.
+  there["profile"] = now["profile"]
+  was = json.dumps(there, indent=1, sort_keys=True) + "\n"
+  if was != text:
     lines = difflib.unified_diff(
-      path.read_text().splitlines(),
+      was.splitlines(),
       text.splitlines(),
       "there",
       "now",

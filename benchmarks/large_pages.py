@@ -22,7 +22,7 @@ import numpy as np
 from absl import app, flags
 
 from configs import hypo
-from hypo_jax import loop, train
+from hypo_jax import timing, train
 from hypo_jax.job import setup, training
 
 _METHOD = flags.DEFINE_string("method", None, "Time one method, in here.")
@@ -76,7 +76,7 @@ def seconds(method: str) -> list[float]:
   found = []
   for step in range(_WARMUP + _STEPS):
     start = time.perf_counter()
-    state, _ = jax.block_until_ready(update(state, step, loop.StepTimer()))
+    state, _ = jax.block_until_ready(update(state, step, timing.StepTimer()))
     found.append(time.perf_counter() - start)
   return found[_WARMUP:]
 

@@ -15,7 +15,7 @@ from typing import Any
 from absl import logging
 
 from configs import hypo
-from hypo_jax import loop, train
+from hypo_jax import timing, train
 from hypo_jax.checkpoint import write_json
 from hypo_jax.job import pairs, results, setup, training
 
@@ -74,7 +74,7 @@ class World:
     state = train.init_state(self.reference, optimizer, job.mesh)
     num_steps = settings["num_steps"]
     due = training.evaluation_steps(job, num_steps)
-    key, timer = job.key("evaluate", "validation"), loop.StepTimer()
+    key, timer = job.key("evaluate", "validation"), timing.StepTimer()
     history: list[dict[str, Any]] = []
     for step in range(num_steps + 1):
       if step in due:

@@ -105,6 +105,9 @@ def get_config() -> ConfigDict:
   config.checkpoint.every_steps = 100
   config.checkpoint.keep = 2  # latest ones, beside the best
 
+  config.profile = ConfigDict()
+  config.profile.steps = ()  # 10,13: traces steps 10 to 12 of each method
+
   config.evaluate = ConfigDict()
   config.evaluate.every_steps = 20
   config.evaluate.also_at_steps = (5, 10, 15, 30)

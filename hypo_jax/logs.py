@@ -13,8 +13,12 @@ import sys
 import time
 from typing import Any
 
-# Metrics named on the terminal, in this order, where a step has them.
-_SHOWN = ("loss", "reward_margin", "kl", "tokens_per_second", "rollout_share")
+from hypo_jax.report.formatting import step_seconds
+
+# Metrics named on the terminal, in this order, where a step has them; then
+# where its seconds went.
+_SHOWN = ("loss", "reward_margin", "kl", "tokens_per_second", "mfu")
+_PART = "_seconds"
 _PLAIN_LINE_SECONDS = 10.0
 
 
@@ -75,15 +79,17 @@ class StageLog:
     shown = {
       k: f"{metrics[k]:.3g}" for k in _SHOWN if metrics.get(k) is not None
     }
+    split = _split(metrics)
     if self._bar is not None:
-      self._bar.set_postfix(shown, refresh=False)
+      text = ", ".join(f"{k}={v}" for k, v in shown.items())
+      self._bar.set_postfix_str(f"{text}, {split}", refresh=False)
       self._bar.update(step - self._bar.n)
       return
     now = time.monotonic()
     if now - self._last_line > _PLAIN_LINE_SECONDS or step == self._num_steps:
       self._last_line = now
       text = "  ".join(f"{k} {v}" for k, v in shown.items())
-      self.say(f"step {step}/{self._num_steps}  {text}")
+      self.say(f"step {step}/{self._num_steps}  {text}  {split}")
 
   def say(self, text: str) -> None:
     """Prints a line to the terminal without breaking the progress bar."""
@@ -100,6 +106,16 @@ class StageLog:
       self._board.close()
       if self._bar is not None:
         self._bar.close()
+
+
+def _split(metrics: dict[str, Any]) -> str:
+  """Where a step's seconds went, in a few words."""
+  if "seconds_per_step" not in metrics:
+    return ""
+  parts = {
+    k.removesuffix(_PART): v for k, v in metrics.items() if k.endswith(_PART)
+  }
+  return step_seconds(metrics["seconds_per_step"], parts)
 
 
 def _cut_back(path: pathlib.Path, stage: str, first_step: int) -> None:

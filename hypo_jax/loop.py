@@ -7,8 +7,8 @@ go on from there. A stop signal is heeded after the update in progress, by all
 processes at the same step, which save before they leave.
 """
 
+import contextlib
 import signal
-import time
 from collections.abc import Callable, Container
 from typing import Any
 
@@ -18,6 +18,8 @@ from jax.experimental import multihost_utils
 
 from hypo_jax.checkpoint import Checkpoints, abstract
 from hypo_jax.logs import StageLog
+from hypo_jax.timing import StepTimer, Window, peak_memory_bytes
+from hypo_jax.traces import StepTraces
 from hypo_jax.train import TrainState
 
 # A loss this close to ln 2 for this many logged steps means that policy and
@@ -57,22 +59,6 @@ class StopSignal:
     return bool(np.any(flags))
 
 
-class StepTimer:
-  """Seconds of a step's phases; the device is awaited on timed steps only."""
-
-  def __init__(self):
-    self.enabled = False
-    self.seconds: dict[str, float] = {}
-
-  def __call__(self, phase: str, run: Callable[[], Any]) -> Any:
-    if not self.enabled:
-      return run()
-    start = time.perf_counter()
-    result = jax.block_until_ready(run())
-    self.seconds[phase] = time.perf_counter() - start
-    return result
-
-
 def run_stage(
   name: str,
   state: TrainState,
@@ -81,13 +67,23 @@ def run_stage(
   num_steps: int,
   checkpoints: Checkpoints,
   open_log: Callable[[int], StageLog],
+  traces: StepTraces,
   tokens_per_step: int,
+  seconds_at_peak: float | None = None,
   evaluate: Callable[[TrainState], dict[str, Any]] | None = None,
   evaluate_at: Container[int] = (),
   checkpoint_every: int = 100,
   log_every: int = 10,
+  draw_every: int = 1,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
   """Runs a stage to its end, from its latest checkpoint if it has one.
+
+  A logged row holds the metrics of its update, and of the updates since the row
+  before: `seconds_per_step`, which the seconds of `timing.PHASES` add up to;
+  `tokens_per_second` and `mfu`, which leave checkpoints and evaluations out;
+  programs compiled, and those of them that an update after the first compiled;
+  the peak of memory. The evaluation and the checkpoint at a logged step come
+  after its row, and count in the next.
 
   Args:
     name: of the stage.
@@ -96,11 +92,15 @@ def run_stage(
     num_steps: the stage's length.
     checkpoints: of this stage.
     open_log: makes the log, given the step to go on from.
+    traces: which steps are traced.
     tokens_per_step: for tokens_per_second.
+    seconds_at_peak: what a step's operations take at the devices' peak; for
+      mfu, which is None without it.
     evaluate: returns a history entry; called at steps in `evaluate_at`.
     evaluate_at: steps, counted in updates done.
     checkpoint_every: updates between checkpoints, beside the evaluations'.
     log_every: updates between logged steps.
+    draw_every: updates that share one draw of rollouts.
 
   Returns:
     The final state and the history, one entry an evaluation.
@@ -118,36 +118,54 @@ def run_stage(
   if start:
     log.say(f"going on from step {step}")
 
+  def is_logged(index: int) -> bool:
+    return (index + 1) % log_every == 0 or index in (0, num_steps - 1)
+
+  def is_timed(index: int) -> bool:
+    """Logged steps, and between two of them the last that draws rollouts."""
+    following = range(index, min(index + draw_every, num_steps))
+    return is_logged(index) or (
+      index % draw_every == 0 and any(map(is_logged, following))
+    )
+
   def record() -> None:
     """Evaluates the current state where it is due, and saves it."""
     due = evaluate is not None and step in evaluate_at
+    saved = due or step % checkpoint_every == 0 or step == num_steps
+    if saved:  # What is still under way belongs to the updates.
+      jax.block_until_ready(state)
     if due and not (history and history[-1]["step"] == step):
-      entry = {"step": step, **evaluate(state)}
-      history.append(entry)
-      log.say(_describe(entry))
-    if due or step % checkpoint_every == 0 or step == num_steps:
-      checkpoints.save(state, history)
+      entry = timer.between("evaluation", lambda: evaluate(state))
+      history.append({"step": step, **entry})
+      log.say(_describe(history[-1]))
+    if saved:
+      timer.between("checkpoint", lambda: checkpoints.save(state, history))
 
-  with StopSignal() as stop:
+  def advance(state: TrainState, step: int) -> tuple[TrainState, dict]:
+    if timed := is_timed(step):
+      # What is still under way belongs to no phase of this step.
+      jax.block_until_ready(state)
+    return traces.step(
+      step + 1, state, lambda: timer.update(update, state, step, timed=timed)
+    )
+
+  with StopSignal() as stop, contextlib.closing(traces):
     if start is None:
       record()
-    since, window = time.perf_counter(), 0
+    timer.begin_window()
     while step < num_steps:
       if stop.agreed():
         checkpoints.save(state, history)
         log.close()
         raise Stopped(f"{name}: stopped at step {step}; all of it is saved")
-      logged = (step + 1) % log_every == 0 or step in (0, num_steps - 1)
-      if logged:  # What is still under way belongs to no phase of this step.
-        jax.block_until_ready(state)
-      timer.enabled, timer.seconds = logged, {}
-      state, metrics = update(state, step, timer)
-      step, window = step + 1, window + 1
-      if logged:
+      state, metrics = advance(state, step)
+      step += 1
+      if is_logged(step - 1):
         metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
-        elapsed = time.perf_counter() - since
-        timing = _timing(timer, elapsed / window, tokens_per_step)
-        log.write(step, metrics | timing)
+        window = timer.end_window()
+        log.write(
+          step, metrics | _speed(window, tokens_per_step, seconds_at_peak)
+        )
         stuck = stuck + 1 if _at_ln2(metrics) else 0
         if stuck == _STUCK_STEPS:
           log.say(
@@ -155,21 +173,29 @@ def run_stage(
             "trained, and is the reference another model?"
           )
       record()
-      if logged:
-        since, window = time.perf_counter(), 0
   log.close()
   return state, history
 
 
-def _timing(timer: StepTimer, seconds: float, tokens: int) -> dict[str, float]:
-  timing = {
-    "seconds_per_step": seconds,
-    "tokens_per_second": tokens / seconds,
+def _speed(
+  window: Window, tokens: int, seconds_at_peak: float | None
+) -> dict[str, float | None]:
+  """Returns a row's figures of speed; see `run_stage`."""
+  seconds = window.seconds
+  between = ("checkpoint", "evaluation")
+  updating = sum(s for p, s in seconds.items() if p not in between)
+  figures = {
+    "seconds_per_step": sum(seconds.values()),
+    "tokens_per_second": tokens / updating,
+    "mfu": seconds_at_peak and seconds_at_peak / updating,
+    "compilations": window.compilations,
+    "compilations_after_warmup": window.compilations_after_warmup,
+    "peak_memory_bytes": peak_memory_bytes(),
   }
-  if "rollout" in timer.seconds:
-    timed = sum(timer.seconds.values())
-    timing["rollout_share"] = timer.seconds["rollout"] / timed
-  return timing
+  if rollout := seconds.get("rollout"):
+    learning = (seconds.get(part, 0.0) for part in ("reference", "train"))
+    figures["rollout_share"] = rollout / (rollout + sum(learning))
+  return figures | {f"{p}_seconds": s for p, s in seconds.items()}
 
 
 def _at_ln2(metrics: dict[str, float]) -> bool:

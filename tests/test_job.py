@@ -75,13 +75,19 @@ def results(workdir):
     json.loads(line)
     for line in (workdir / "metrics.jsonl").read_text().splitlines()
   ]
-  timing = ("seconds_per_step", "tokens_per_second", "rollout_share")
+  timing = ("seconds_per_step", "tokens_per_second", "rollout_share", "mfu")
+  timing += ("compilations", "compilations_after_warmup", "peak_memory_bytes")
   return {
     "policies": report["policies"],
     "matched_kl": report["matched_kl"],
     "samples": (workdir / "samples.jsonl").read_text(),
     "metrics": [
-      {k: v for k, v in row.items() if k not in timing} for row in metrics
+      {
+        k: v
+        for k, v in row.items()
+        if k not in timing and not k.endswith("_seconds")
+      }
+      for row in metrics
     ],
   }
 

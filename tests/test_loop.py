@@ -5,11 +5,14 @@
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from hypo_jax import loop
+from hypo_jax import loop, timing
 from hypo_jax.checkpoint import Checkpoints
+from hypo_jax.traces import StepTraces
 from hypo_jax.train import TrainState
 
 
@@ -27,14 +30,18 @@ class Log:
     pass
 
 
-def run(folder, loss, *, num_steps, log_every=1):
+def run(folder, loss, *, num_steps, log_every=1, train=None, **settings):
+  """Runs a stage whose update is `train(step)`, then one step more."""
   log = Log()
 
   def update(state, step, timer):
-    del step
     metrics = {"preference_loss": jnp.float32(loss)}
     after = dataclasses.replace(state, step=state.step + 1)
-    return timer("train", lambda: (after, metrics))
+    if train:
+      train(step, timer)
+    return (
+      (after, metrics) if train else timer("train", lambda: (after, metrics))
+    )
 
   checkpoints = Checkpoints(folder, keep=1, frozen="none")
   state, history = loop.run_stage(
@@ -45,9 +52,13 @@ def run(folder, loss, *, num_steps, log_every=1):
     checkpoints=checkpoints,
     open_log=lambda first_step: log,
     tokens_per_step=10,
-    evaluate=lambda state: {"kl": 0.0},
     evaluate_at={0, 7},
     log_every=log_every,
+    **{
+      "traces": StepTraces(folder, ()),
+      "evaluate": lambda state: {"kl": 0.0},
+    }
+    | settings,
   )
   checkpoints.close()
   return state, history, log
@@ -71,3 +82,85 @@ def test_metrics_and_evaluations_come_at_their_steps(tmp_path):
   assert [entry["step"] for entry in history] == [0, 7]
   assert [step for step, _ in log.rows] == [1, 4, 8, 9]
   assert all(row["tokens_per_second"] > 0 for _, row in log.rows)
+
+
+def parts(row):
+  return {
+    p: row[f"{p}_seconds"] for p in timing.PHASES if f"{p}_seconds" in row
+  }
+
+
+def test_demand_16_the_parts_of_a_step_add_up_to_its_seconds(
+  tmp_path, monkeypatch
+):
+  """One second of data, six of rollouts in every third step, by a clock."""
+  now = [0.0]
+  monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
+
+  def work(seconds):
+    now[0] += seconds
+
+  def train(step, timer):
+    timer("data", lambda: work(1))
+    if step % 3 == 0:
+      timer("rollout", lambda: work(6))
+    timer("train", lambda: work(2))
+
+  _, _, log = run(
+    tmp_path,
+    0.5,
+    num_steps=12,
+    log_every=5,
+    train=train,
+    evaluate=lambda state: work(20) or {"kl": 0.0},
+    draw_every=3,
+    seconds_at_peak=1.5,
+  )
+  assert [step for step, _ in log.rows] == [1, 5, 10, 12]
+  # Steps 4, 7 and 10 draw too; the evaluation follows step 7.
+  draws = {1: 1, 5: 1 / 4, 10: 2 / 5, 12: 0}
+  for step, row in log.rows:
+    evaluation = 20 / 5 if step == 10 else 0
+    expected = {"data": 1, "train": 2, "other": 0}
+    expected |= {"rollout": 6 * draws[step]} if draws[step] else {}
+    expected |= (
+      {"evaluation": evaluation, "checkpoint": 0} if evaluation else {}
+    )
+    assert parts(row) == pytest.approx(expected), step
+    updating = 3 + 6 * draws[step]
+    assert row["seconds_per_step"] == pytest.approx(updating + evaluation)
+    assert row["tokens_per_second"] == pytest.approx(10 / updating)
+    assert row["mfu"] == pytest.approx(1.5 / updating)
+    share = 6 * draws[step] / (2 + 6 * draws[step])
+    assert row.get("rollout_share", 0) == pytest.approx(share)
+
+
+def test_demand_17_a_program_compiled_after_warm_up_is_seen(tmp_path):
+  double = jax.jit(lambda x: 2 * x)
+
+  def train(step, timer):
+    double(np.ones(5 if step < 6 else 7, np.float32))
+
+  _, _, log = run(tmp_path, 0.5, num_steps=9, log_every=4, train=train)
+  late = {step: row["compilations_after_warmup"] for step, row in log.rows}
+  assert late == {1: 0, 4: 0, 8: 1, 9: 0}
+  assert dict(log.rows)[1]["compilations"] >= 1
+
+
+def test_demand_16_unlogged_steps_do_not_await_the_device(
+  tmp_path, monkeypatch
+):
+  """Awaited: timed steps, and before a checkpoint, and no other."""
+  awaited = []
+  monkeypatch.setattr(
+    jax, "block_until_ready", lambda x: (awaited.append(now[0]), x)[1]
+  )
+  now = [0]
+
+  def train(step, timer):
+    now[0] = step
+
+  run(tmp_path, 0.5, num_steps=9, log_every=4, train=train, evaluate=None)
+  # Before an update its number is still the one before.
+  assert set(awaited) <= {0, 2, 3, 6, 7, 8}
+  assert 3 in awaited and 7 in awaited

@@ -63,6 +63,32 @@ CHIPS = {
   )
 }
 
+# Peak bfloat16 operations a second of a device, by what its `device_kind`
+# begins with; the first that fits counts. GPUs: NVIDIA's data sheets, dense.
+_PEAKS = {
+  "TPU v4 lite": None,
+  "TPU v4": CHIPS["v4"].flops,
+  "TPU v5 lite": CHIPS["v5e"].flops,
+  "TPU v5e": CHIPS["v5e"].flops,
+  "TPU v5": CHIPS["v5p"].flops,
+  "TPU v6 lite": CHIPS["v6e"].flops,
+  "TPU v6e": CHIPS["v6e"].flops,
+  "NVIDIA A100": 312e12,
+  "NVIDIA H100 PCIe": 756e12,
+  "NVIDIA H100 NVL": 835e12,
+  "NVIDIA H100": 989e12,
+  "NVIDIA H200 NVL": 835e12,
+  "NVIDIA H200": 989e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """Returns a device's peak in bfloat16, or None where it isn't known."""
+  for kind, peak in _PEAKS.items():
+    if device_kind.startswith(kind):
+      return peak
+  return None
+
 
 @dataclasses.dataclass(frozen=True)
 class Slice:

@@ -20,12 +20,11 @@ from typing import Any
 
 import jax
 
-from hypo_jax import sampling
-from hypo_jax.aot import entries, flops, memory, page, summary
+from hypo_jax.aot import entries, memory, page, summary
 from hypo_jax.aot.chips import Slice
-from hypo_jax.batch import Rows, join_slots, pair_rows
+from hypo_jax.batch import Rows, pair_rows
 from hypo_jax.checkpoint import write_json
-from hypo_jax.job import lowering
+from hypo_jax.job import lowering, work
 from hypo_jax.job.compiling import (
   Compiled,
   compile_steps,
@@ -148,43 +147,16 @@ def make_plan(
 
 
 def model_flops(lowered: lowering.Lowered) -> tuple[float, float]:
-  """Returns the model's operations a step, over all devices.
-
-  Returns:
-    Of learning: three times the policy's forward of pairs and rollouts, and
-    the reference's forward of rollouts. Of sampling: prefill and decoding, at
-    the longest. Each head's product counts once a scored token, and nothing
-    that is computed again counts.
-  """
-  job, pairs = lowered.job, pair_rows_of(lowered)
-  policy, reference = [pairs], []
-  if lowered.rollouts is not None:
-    drawn = lowered.rollouts.rows
-    reference = [drawn]
-    if job.config.data.rollout_path:
-      policy.append(drawn)
-    else:
-      policy = [jax.eval_shape(join_slots, pairs, drawn)]
-  forward = sum(_forward_flops(job.model, rows) for rows in policy)
-  scored = sum(_forward_flops(job.model, rows) for rows in reference)
-  sampled = 0.0
-  if lowered.rollout_jaxpr is not None:
-    looks = sampling.num_looks(job.max_new_tokens)
-    sampled = flops.count(lowered.rollout_jaxpr, while_trips=(looks,)).flops
-  return 3 * forward + scored, sampled
+  """Returns the operations of learning and of sampling; see `work`."""
+  drawn = lowered.rollouts and lowered.rollouts.rows
+  return work.model_flops(
+    lowered.job, pair_rows_of(lowered), drawn, lowered.rollout_jaxpr
+  )
 
 
 def pair_rows_of(lowered: lowering.Lowered) -> Rows:
   """Returns shapes of the pairs' rows."""
   return jax.eval_shape(pair_rows, lowered.batch)
-
-
-def _forward_flops(model: Any, rows: Rows) -> float:
-  hidden = flops.count_function(
-    model.row_hidden, model.abstract_params, rows
-  ).flops
-  c = model.config
-  return hidden + 2.0 * rows.slot_tokens.size * c.width * c.vocab_size
 
 
 @dataclasses.dataclass(frozen=True)

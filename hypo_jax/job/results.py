@@ -11,6 +11,7 @@ import numpy as np
 from hypo_jax import evaluate, report, statistics, train
 from hypo_jax.checkpoint import best_step, write_json
 from hypo_jax.data import tasks
+from hypo_jax.job import speed
 from hypo_jax.job.setup import Job
 from hypo_jax.job.training import (
   abstract_state,
@@ -201,6 +202,8 @@ def write_report(
     tasks.write_records(job.workdir / "samples.jsonl", samples)
     clock = job.workdir / "wall_seconds.json"
     result["wall_seconds"] = json.loads(clock.read_text())
+    rows = (job.workdir / "metrics.jsonl").read_text().splitlines()
+    result["speed"] = speed.summarise(list(map(json.loads, rows)))
     report.write_report(job.workdir, result, samples, job.config.to_dict())
     # Last, since a finished job is known by it.
     write_json(job.workdir / "report.json", result)

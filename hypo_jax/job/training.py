@@ -9,13 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypo_jax import evaluate, keys, loop, sharding, train
+from hypo_jax import evaluate, keys, loop, objective, sharding, train
 from hypo_jax.batch import PreferenceBatch, Rows
 from hypo_jax.checkpoint import Checkpoints, fingerprint
 from hypo_jax.data import pipeline
+from hypo_jax.job import work
 from hypo_jax.job.setup import Job
 from hypo_jax.logs import StageLog
 from hypo_jax.models import lora
+from hypo_jax.traces import StepTraces, check_steps
 
 
 def _batches(job: Job, rows, *, batch_size: int, stage: str):
@@ -67,6 +69,9 @@ def check(job: Job) -> None:
   """
   shapes = jax.eval_shape(lambda: job.params)
   for settings in job.methods.values():
+    check_steps(
+      job.config.profile.steps, settings["num_steps"], "profile.steps"
+    )
     abstract_state(job, settings, shapes)
     make_train_step(job, settings, make_optimizer(settings))
 
@@ -135,7 +140,7 @@ def fine_tune(job: Job) -> Any:
   )
   frozen = job.params if job.sft_adapters else None
 
-  def update(state, step, timer):
+  def rows_at(step: int) -> Rows:
     batch = batch_at(step)
     rows = Rows(
       batch["prompt_tokens"],
@@ -143,7 +148,10 @@ def fine_tune(job: Job) -> Any:
       batch["chosen_tokens"][:, None],
       batch["chosen_mask"][:, None],
     )
-    rows = sharding.global_rows(job.mesh, rows)
+    return sharding.global_rows(job.mesh, rows)
+
+  def update(state, step, timer):
+    rows = timer("data", lambda: rows_at(step))
     return timer("train", lambda: sft_step(state, frozen, rows))
 
   length = job.tokens.prompt_length + job.tokens.completion_length
@@ -155,7 +163,9 @@ def fine_tune(job: Job) -> Any:
     num_steps=config.num_steps,
     checkpoints=checkpoints,
     open_log=partial(_open_log, job, "sft", config.num_steps),
+    traces=StepTraces(job.workdir, ()),
     tokens_per_step=config.batch_size * length,
+    seconds_at_peak=work.seconds_at_peak(job, lambda: work.sft_flops(job)),
     checkpoint_every=job.config.checkpoint.every_steps,
   )
   checkpoints.close()
@@ -224,13 +234,24 @@ def train_method(
     num_steps=settings["num_steps"],
     checkpoints=checkpoints,
     open_log=partial(_open_log, job, name, settings["num_steps"]),
+    traces=StepTraces(job.workdir / "profile" / name, job.config.profile.steps),
     tokens_per_step=tokens_per_step,
+    seconds_at_peak=work.seconds_at_peak(
+      job, lambda: _flops(job, settings, reference)
+    ),
     evaluate=measure,
     evaluate_at=evaluation_steps(job, settings["num_steps"]),
     checkpoint_every=job.config.checkpoint.every_steps,
+    draw_every=job.config.rollout.every_steps if settings["kl_coef"] else 1,
   )
   checkpoints.close()
   return history
+
+
+def _flops(job: Job, settings: dict[str, Any], reference: Any) -> float:
+  state = abstract_state(job, settings, reference)
+  params = train.policy_params(state.trainable, reference, job.adapters)
+  return work.method_flops(job, settings, make_rollout_step(job), params)
 
 
 def make_optimizer(settings: dict[str, Any]):
@@ -294,6 +315,25 @@ def make_rollout_step(job: Job):
   )
 
 
+def make_reference_step(job: Job, settings: dict[str, Any]):
+  """Returns reference_step(reference, rows) -> token log-probs, by micro-batch.
+
+  A train step scores its rollouts so, inside its own program; alone, it tells
+  how long that takes.
+  """
+  model = job.model.with_rows(sharding.row_sharding(job.mesh))
+  size = settings["micro_batch_size"]
+
+  def cut(x):
+    return x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
+
+  def reference_step(reference, rows: Rows):
+    score = partial(objective.score_rows, model, reference)
+    return jax.lax.map(score, jax.tree.map(cut, rows))
+
+  return jax.jit(reference_step)
+
+
 def make_update(
   job: Job,
   settings: dict[str, Any],
@@ -304,6 +344,7 @@ def make_update(
   """Returns update(state, step, timer): rollouts where due, then the step."""
   config, tokens = job.config.rollout, job.tokens
   rollout_step = make_rollout_step(job)
+  reference_step = make_reference_step(job, settings)
   # One order and one set of keys for every method: they differ in nothing else.
   size = settings["batch_size"]
   batch_at = prompts_at = _batches(
@@ -328,13 +369,20 @@ def make_update(
     until = min(step + config.every_steps, settings["num_steps"])
     return {s: draw(params, s) for s in range(step, until)}
 
+  def pairs_at(step: int) -> PreferenceBatch:
+    return sharding.global_rows(job.mesh, PreferenceBatch(**batch_at(step)))
+
   def update(state, step, timer):
     nonlocal drawn
-    batch = sharding.global_rows(job.mesh, PreferenceBatch(**batch_at(step)))
+    batch = timer("data", lambda: pairs_at(step))
     if settings["kl_coef"] and step % config.every_steps == 0:
       params = train.policy_params(state.trainable, reference, job.adapters)
       drawn = timer("rollout", lambda: draw_ahead(params, step))
     rollouts = drawn.pop(step) if settings["kl_coef"] else None
+    if rollouts is not None:
+      timer.alone(
+        "reference", "train", lambda: reference_step(reference, rollouts.rows)
+      )
     frozen = reference if settings["kl_coef"] or job.adapters else None
     return timer("train", lambda: train_step(state, frozen, batch, rollouts))
 

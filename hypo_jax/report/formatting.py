@@ -8,10 +8,12 @@ the decimals of its smallest error. What is missing or not finite is "n/a".
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 NOT_AVAILABLE = "n/a"
+# Of a step's seconds.
+_DIGITS = 3
 _NAMES = {"hypo": "HyPO", "dpo": "DPO", "ipo": "IPO"}
 
 
@@ -82,6 +84,31 @@ def duration(seconds: Any) -> str:
   if minutes < 60:
     return f"{minutes} min {left} s"
   return f"{minutes // 60} h {minutes % 60} min"
+
+
+def step_seconds(total: float, parts: Mapping[str, float]) -> str:
+  """Returns "84 ms a step (rollout 40, train 43)".
+
+  Args:
+    total: seconds of a step.
+    parts: seconds of its parts; those below a hundredth of it are left out.
+  """
+  unit, scale = ("s", 1.0) if total >= 1 else ("ms", 1e3)
+  shown = [
+    f"{name} {scale * seconds:.{_DIGITS}g}"
+    for name, seconds in parts.items()
+    if seconds >= 0.01 * total
+  ]
+  text = f"{scale * total:.{_DIGITS}g} {unit} a step"
+  return f"{text} ({', '.join(shown)})" if shown else text
+
+
+def size(num_bytes: float) -> str:
+  """Returns "310 MiB" or "1.2 GiB"."""
+  mebibytes = num_bytes / 2**20
+  if mebibytes < 1000:
+    return f"{mebibytes:.0f} MiB"
+  return f"{mebibytes / 1024:.1f} GiB"
 
 
 def policy_name(name: str) -> str:

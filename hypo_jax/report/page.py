@@ -25,6 +25,7 @@ from hypo_jax.report.formatting import (
   places,
   policy_name,
 )
+from hypo_jax.report.speed import speed_table
 from hypo_jax.report.style import series
 from hypo_jax.report.summary import (
   claim,
@@ -46,6 +47,14 @@ from hypo_jax.report.tables import (
 
 # Prompts whose samples are open from the start.
 _NUM_OPEN = 8
+_SPEED_NOTE = (
+  "Means over the steps during which nothing was compiled. The parts add up to "
+  "the step; phases were timed on logged steps, where the device is awaited. "
+  "The reference's scoring of rollouts stands inside the train step's program "
+  "and was timed alone, once. Tokens a second and MFU count padding, and leave "
+  "checkpoints and evaluations out. Memory is a device's, on a CPU the whole "
+  "process's."
+)
 
 
 def make_page(
@@ -219,6 +228,12 @@ def _run(report: Report, config: dict[str, Any]) -> str:
   if times:
     rows = [[str(stage), duration(s)] for stage, s in times.items()]
     parts.append(table_region([["stage", "time"], *rows], "Time by stage"))
+  if report.get("speed"):
+    parts += [
+      "<h3>Where a step's time went</h3>",
+      table_region(speed_table(report), "Seconds of a step"),
+      f'<p class="note">{_SPEED_NOTE}</p>',
+    ]
   settings = [["setting", "value"], *flat_settings(config, "")]
   parts.append(
     "<details><summary>Settings</summary>"

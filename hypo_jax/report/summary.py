@@ -22,6 +22,7 @@ from hypo_jax.report.formatting import (
   whole,
   with_error,
 )
+from hypo_jax.report.speed import memory_line, speed_lines
 from hypo_jax.report.tables import (
   COLUMNS,
   Report,
@@ -218,6 +219,8 @@ def terminal_summary(report: Report) -> str:
     parts.append(
       "Win rate at equal KL\n" + plain(matched_table(report), width=_WIDTH)
     )
+  if lines := speed_lines(report):
+    parts.append("\n".join([*lines, memory_line(report)]).rstrip())
   times = [finite(s) for s in (report.get("wall_seconds") or {}).values()]
   note = "± is one standard error over prompts; KL(policy ‖ reference)."
   if times:

@@ -1,0 +1,80 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Traces of a few steps."""
+
+import gzip
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hypo_jax import timing, traces
+
+
+def events(folder):
+  """Names of a trace's events, as Perfetto reads them, with their arguments."""
+  (path,) = folder.glob("plugins/profile/*/*.trace.json.gz")
+  (xplane,) = folder.glob("plugins/profile/*/*.xplane.pb")
+  assert xplane.stat().st_size
+  with gzip.open(path) as file:
+    found = json.load(file)["traceEvents"]
+  return [e for e in found if "name" in e and e.get("ph") == "X"]
+
+
+def test_the_trace_holds_its_steps_and_their_phases(tmp_path):
+  timer = timing.StepTimer()
+  train = jax.jit(lambda x: x @ x)
+
+  def update(state, step, timer):
+    timer("data", lambda: None)
+    return timer("train", lambda: train(state))
+
+  traced = traces.StepTraces(tmp_path / "dpo", (3, 5))
+  state = jnp.eye(100)
+  for step in range(6):
+
+    def run(state=state, step=step):
+      return timer.update(update, state, step, timed=step == 3)
+
+    state = traced.step(step + 1, state, run)
+  traced.close()
+  found = events(tmp_path / "dpo")
+  steps = [e["args"]["step_num"] for e in found if e["name"] == "step"]
+  assert steps == ["3", "4"]
+  names = [e["name"] for e in found]
+  assert names.count("data") == names.count("train") == 2
+  first, last = (e for e in found if e["name"] == "step")
+  for e in found:
+    if e["name"] in ("data", "train"):
+      assert first["ts"] <= e["ts"]
+      assert e["ts"] + e["dur"] <= last["ts"] + last["dur"]
+
+
+def test_a_stage_that_stops_in_the_middle_leaves_a_whole_trace(tmp_path):
+  traced = traces.StepTraces(tmp_path, (1, 100))
+  traced.step(1, jnp.ones(2), lambda: jnp.ones(2) + 1)
+  traced.close()
+  traced.close()
+  assert [e for e in events(tmp_path) if e["name"] == "step"]
+
+
+def test_without_steps_nothing_is_traced(tmp_path):
+  traced = traces.StepTraces(tmp_path / "none", ())
+  assert traced.step(1, None, lambda: 7) == 7
+  traced.close()
+  assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+  "steps",
+  [(10,), (10, 10), (13, 10), (0, 3), (10, 22), (1, 2, 3), (1.0, 3.0)],
+)
+def test_steps_that_cannot_be_traced_are_refused(steps):
+  with pytest.raises(ValueError, match=r"profile\.steps: expected two"):
+    traces.check_steps(steps, 20, "profile.steps")
+
+
+@pytest.mark.parametrize("steps", [(), (1, 2), (10, 13), (1, 21)])
+def test_steps_within_the_run_are_taken(steps):
+  traces.check_steps(steps, 20, "profile.steps")
