@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from hypo_jax.checkpoint import Checkpoints, abstract
 from hypo_jax.logs import StageLog
-from hypo_jax.timing import StepTimer, Window, peak_memory_bytes
+from hypo_jax.timing import BETWEEN, StepTimer, Window, peak_memory_bytes
 from hypo_jax.traces import StepTraces
 from hypo_jax.train import TrainState
 
@@ -141,13 +141,17 @@ def run_stage(
     if saved:
       timer.between("checkpoint", lambda: checkpoints.save(state, history))
 
-  def advance(state: TrainState, step: int) -> tuple[TrainState, dict]:
-    if timed := is_timed(step):
-      # What is still under way belongs to no phase of this step.
+  def advance() -> tuple[TrainState, dict]:
+    timed = is_timed(step)
+    if timed:  # What is still under way belongs to no phase of this step.
       jax.block_until_ready(state)
-    return traces.step(
-      step + 1, state, lambda: timer.update(update, state, step, timed=timed)
-    )
+    if traces.begins(step + 1):
+      timer.between("trace", lambda: traces.begin(state))
+    with jax.profiler.StepTraceAnnotation("step", step_num=step + 1):
+      result = timer.update(update, state, step, timed=timed)
+    if traces.ends(step + 1):
+      timer.between("trace", lambda: traces.end(result))
+    return result
 
   with StopSignal() as stop, contextlib.closing(traces):
     if start is None:
@@ -158,7 +162,7 @@ def run_stage(
         checkpoints.save(state, history)
         log.close()
         raise Stopped(f"{name}: stopped at step {step}; all of it is saved")
-      state, metrics = advance(state, step)
+      state, metrics = advance()
       step += 1
       if is_logged(step - 1):
         metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
@@ -182,8 +186,7 @@ def _speed(
 ) -> dict[str, float | None]:
   """Returns a row's figures of speed; see `run_stage`."""
   seconds = window.seconds
-  between = ("checkpoint", "evaluation")
-  updating = sum(s for p, s in seconds.items() if p not in between)
+  updating = sum(s for p, s in seconds.items() if p not in BETWEEN)
   figures = {
     "seconds_per_step": sum(seconds.values()),
     "tokens_per_second": tokens / updating,

@@ -10,7 +10,7 @@ is the updates from one logged step to the next:
     seconds(phase) ~ calls in the window * seconds of the last timed call,
 
 scaled by one factor, so that together with the wall-clock seconds of what runs
-between updates (checkpoints, evaluations) they add up to the window's own.
+between updates (BETWEEN) they add up to the window's own.
 Data is so counted as if nothing ran beside it: an upper bound.
 
 What stands inside one compiled program has no clock of its own. Such a part may
@@ -37,8 +37,13 @@ PHASES = (
   "train",
   "checkpoint",
   "evaluation",
+  "trace",
   "other",
 )
+
+
+# Those between updates: no part of what a step costs on its own.
+BETWEEN = ("checkpoint", "evaluation", "trace")
 
 
 class Window(NamedTuple):

@@ -9,7 +9,7 @@ ui.perfetto.dev opens. Each step is one event of its number; the phases of
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -47,26 +47,26 @@ class StepTraces:
     self._first, self._last = steps or (0, 0)
     self._running = False
 
-  def step(self, number: int, state: Any, run: Callable[[], Any]) -> Any:
-    """Runs a step, in the trace if it is one of them.
+  def begins(self, number: int) -> bool:
+    """Whether the trace has to be begun before a step."""
+    return not self._running and self._first <= number < self._last
 
-    Args:
-      number: of the step.
-      state: awaited before the trace begins, so that it holds no earlier work.
-      run: the step; its result is awaited before the trace ends.
-    """
-    if not self._first <= number < self._last:
-      return run()
-    if not self._running:
-      jax.block_until_ready(state)
-      jax.profiler.start_trace(self.folder)
-      self._running = True
-    with jax.profiler.StepTraceAnnotation("step", step_num=number):
-      result = run()
-    if number == self._last - 1:
-      jax.block_until_ready(result)
-      self.close()
-    return result
+  def begin(self, state: Any) -> None:
+    """Begins the trace when `state`, all earlier work, is there."""
+    jax.block_until_ready(state)
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # Slows steps down, and names no phase.
+    jax.profiler.start_trace(self.folder, profiler_options=options)
+    self._running = True
+
+  def ends(self, number: int) -> bool:
+    """Whether the trace has to be ended after a step."""
+    return self._running and number == self._last - 1
+
+  def end(self, state: Any) -> None:
+    """Ends the trace when `state`, what its last step gives, is there."""
+    jax.block_until_ready(state)
+    self.close()
 
   def close(self) -> None:
     """Ends a trace that is under way, as when the stage stops in the middle."""

@@ -10,6 +10,9 @@ os.environ["XLA_FLAGS"] = " ".join(
   [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
 ).strip()
 
+# The cache of compiled programs is the user's: no test reads or writes it.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
 import hypothesis  # noqa: E402
 
 # An example that compiles takes seconds, the next one microseconds.

@@ -18,6 +18,8 @@ import time
 
 import pytest
 
+from tests.test_traces import events
+
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
   "--config=configs/hypo.py",
@@ -46,6 +48,7 @@ def environment(tmp_path_factory):
   """One compilation cache for all runs: each would compile the same again."""
   cache = tmp_path_factory.mktemp("compiled")
   return os.environ | {
+    "JAX_ENABLE_COMPILATION_CACHE": "true",
     "JAX_COMPILATION_CACHE_DIR": str(cache),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
@@ -68,13 +71,15 @@ def finish(workdir, environment, *flags):
   return process.returncode, output
 
 
+def metrics_of(workdir):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  return list(map(json.loads, lines))
+
+
 def results(workdir):
   """All that must not depend on the clock or on restarts."""
   report = json.loads((workdir / "report.json").read_text())
-  metrics = [
-    json.loads(line)
-    for line in (workdir / "metrics.jsonl").read_text().splitlines()
-  ]
+  metrics = metrics_of(workdir)
   timing = ("seconds_per_step", "tokens_per_second", "rollout_share", "mfu")
   timing += ("compilations", "compilations_after_warmup", "peak_memory_bytes")
   return {
@@ -284,12 +289,84 @@ def test_a_mistyped_key_fails_at_once_and_names_the_nearest(tmp_path):
 
 @pytest.mark.slow
 def test_demand_16_tokens_per_second_and_rollout_share_are_logged(undisturbed):
-  metrics = (undisturbed[0] / "metrics.jsonl").read_text().splitlines()
-  rows = [json.loads(line) for line in metrics]
-  assert all(row["tokens_per_second"] > 0 for row in rows)
-  for row in rows:
+  for row in metrics_of(undisturbed[0]):
+    assert row["tokens_per_second"] > 0
     share = row.get("rollout_share")
     assert (share is not None and 0 < share < 1) == (row["stage"] == "hypo")
+
+
+@pytest.mark.slow
+def test_demand_16_a_row_says_where_the_seconds_of_a_step_went(undisturbed):
+  phases = {"data", "train", "checkpoint", "evaluation", "other"}
+  for row in metrics_of(undisturbed[0]):
+    parts = {
+      key.removesuffix("_seconds"): value
+      for key, value in row.items()
+      if key.endswith("_seconds")
+    }
+    assert sum(parts.values()) == pytest.approx(row["seconds_per_step"])
+    drawn = {"rollout", "reference"} if row["stage"] == "hypo" else set()
+    assert drawn <= set(parts) <= phases | drawn
+    # A step alone is 4 ms at the most; something is seen to take time.
+    assert all(value >= 0 for value in parts.values())
+    assert parts["train"] > 0 and parts["data"] > 0
+    assert row["mfu"] is None  # A CPU's peak is not known.
+    assert row["peak_memory_bytes"] > 50e6
+
+
+@pytest.mark.slow
+def test_demand_16_the_report_sums_the_rows_up(undisturbed):
+  workdir, output = undisturbed
+  report = json.loads((workdir / "report.json").read_text())
+  assert list(report["speed"]) == ["sft", "dpo", "hypo"]
+  for figures in report["speed"].values():
+    seconds = figures["seconds"]
+    assert sum(seconds.values()) == pytest.approx(figures["seconds_per_step"])
+  assert "HyPO:" in output and "tokens/s" in output
+  page = (workdir / "report.html").read_text()
+  assert "Where a step" in page
+
+
+@pytest.mark.slow
+def test_demand_17_nothing_is_compiled_after_warm_up(undisturbed):
+  for row in metrics_of(undisturbed[0]):
+    assert row["compilations_after_warmup"] == 0
+    assert (row["compilations"] > 0) == (row["step"] == 1), row
+
+
+@pytest.mark.slow
+def test_the_place_of_compiled_programs_is_said_once(undisturbed, environment):
+  _, output = undisturbed
+  folder = environment["JAX_COMPILATION_CACHE_DIR"]
+  assert output.count(f"compiled programs are kept in {folder}") == 1
+  assert list(pathlib.Path(folder).glob("jit_train_step-*-cache"))
+
+
+@pytest.mark.slow
+def test_demand_16_a_few_steps_of_each_method_are_traced(
+  undisturbed, environment, tmp_path
+):
+  workdir = tmp_path / "traced"
+  code, output = finish(workdir, environment, "--config.profile.steps=10,13")
+  assert code == 0, output
+  for method in ("dpo", "hypo"):
+    found = events(workdir / "profile" / method)
+    steps = [e["args"]["step_num"] for e in found if e["name"] == "step"]
+    assert steps == ["10", "11", "12"]
+    names = [e["name"] for e in found]
+    phases = {"data", "train"} | ({"rollout"} if method == "hypo" else set())
+    assert all(names.count(phase) == 3 for phase in phases)
+  assert not (workdir / "profile" / "sft").exists()
+  assert results(workdir) == results(undisturbed[0])
+
+
+def test_steps_to_trace_beyond_the_run_are_refused_before_anything_is_computed(
+  tmp_path,
+):
+  workdir = tmp_path / "job"
+  code, output = finish(workdir, os.environ, "--config.profile.steps=10,14")
+  assert code != 0 and "error: profile.steps: expected two" in output
+  assert not (workdir / "metrics.jsonl").exists()
 
 
 @pytest.mark.slow

@@ -22,7 +22,19 @@ def events(folder):
   return [e for e in found if "name" in e and e.get("ph") == "X"]
 
 
-def test_the_trace_holds_its_steps_and_their_phases(tmp_path):
+def run(traced, update, *, first=1, num_steps):
+  """As the loop of a stage does it."""
+  state = jnp.eye(100)
+  for number in range(first, num_steps + 1):
+    if traced.begins(number):
+      traced.begin(state)
+    with jax.profiler.StepTraceAnnotation("step", step_num=number):
+      state = update(state, number)
+    if traced.ends(number):
+      traced.end(state)
+
+
+def test_demand_16_the_trace_holds_its_steps_and_their_phases(tmp_path):
   timer = timing.StepTimer()
   train = jax.jit(lambda x: x @ x)
 
@@ -30,15 +42,11 @@ def test_the_trace_holds_its_steps_and_their_phases(tmp_path):
     timer("data", lambda: None)
     return timer("train", lambda: train(state))
 
-  traced = traces.StepTraces(tmp_path / "dpo", (3, 5))
-  state = jnp.eye(100)
-  for step in range(6):
-
-    def run(state=state, step=step):
-      return timer.update(update, state, step, timed=step == 3)
-
-    state = traced.step(step + 1, state, run)
-  traced.close()
+  run(
+    traces.StepTraces(tmp_path / "dpo", (3, 5)),
+    lambda state, n: timer.update(update, state, n - 1, timed=n == 4),
+    num_steps=6,
+  )
   found = events(tmp_path / "dpo")
   steps = [e["args"]["step_num"] for e in found if e["name"] == "step"]
   assert steps == ["3", "4"]
@@ -51,17 +59,29 @@ def test_the_trace_holds_its_steps_and_their_phases(tmp_path):
       assert e["ts"] + e["dur"] <= last["ts"] + last["dur"]
 
 
+def test_a_stage_that_goes_on_inside_the_range_traces_the_rest(tmp_path):
+  traced = traces.StepTraces(tmp_path, (3, 7))
+  run(traced, lambda state, n: state + 1, first=5, num_steps=8)
+  steps = [
+    e["args"]["step_num"] for e in events(tmp_path) if e["name"] == "step"
+  ]
+  assert steps == ["5", "6"]
+
+
 def test_a_stage_that_stops_in_the_middle_leaves_a_whole_trace(tmp_path):
-  traced = traces.StepTraces(tmp_path, (1, 100))
-  traced.step(1, jnp.ones(2), lambda: jnp.ones(2) + 1)
+  traced = traces.StepTraces(tmp_path, (2, 100))
+  run(traced, lambda state, n: state + 1, num_steps=3)
   traced.close()
   traced.close()
-  assert [e for e in events(tmp_path) if e["name"] == "step"]
+  steps = [
+    e["args"]["step_num"] for e in events(tmp_path) if e["name"] == "step"
+  ]
+  assert steps == ["2", "3"]
 
 
 def test_without_steps_nothing_is_traced(tmp_path):
   traced = traces.StepTraces(tmp_path / "none", ())
-  assert traced.step(1, None, lambda: 7) == 7
+  run(traced, lambda state, n: state, num_steps=2)
   traced.close()
   assert not (tmp_path / "none").exists()
 

@@ -5,8 +5,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hypo_jax import timing
+
 _PART = "_seconds"
-_BETWEEN = ("checkpoint_seconds", "evaluation_seconds")
+_BETWEEN = tuple(f"{phase}_seconds" for phase in timing.BETWEEN)
 
 Row = dict[str, Any]
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the steps took, in a line a stage and as a table."""
 
+import textwrap
 from typing import Any
 
 from hypo_jax.report.formatting import (
@@ -25,12 +26,13 @@ _PARTS = (
   "train",
   "checkpoint",
   "evaluation",
+  "trace",
   "other",
 )
 
 
-def speed_lines(report: Report) -> list[str]:
-  """Returns a line for each stage that trained."""
+def speed_lines(report: Report, *, width: int) -> list[str]:
+  """Returns a line for each stage that trained, folded at `width`."""
   lines = []
   for stage, figures in (report.get("speed") or {}).items():
     total = finite(figures.get("seconds_per_step"))
@@ -43,7 +45,8 @@ def speed_lines(report: Report) -> list[str]:
     late = figures.get("compilations_after_warmup")
     if late:
       facts.append(f"{whole(late)} compiled after warm-up")
-    lines.append(f"{_stage(stage)}: {', '.join(facts)}")
+    line = f"{_stage(stage)}: {', '.join(facts)}"
+    lines.append(textwrap.fill(line, width, subsequent_indent="  "))
   return lines
 
 

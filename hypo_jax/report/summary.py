@@ -219,7 +219,7 @@ def terminal_summary(report: Report) -> str:
     parts.append(
       "Win rate at equal KL\n" + plain(matched_table(report), width=_WIDTH)
     )
-  if lines := speed_lines(report):
+  if lines := speed_lines(report, width=_WIDTH):
     parts.append("\n".join([*lines, memory_line(report)]).rstrip())
   times = [finite(s) for s in (report.get("wall_seconds") or {}).values()]
   note = "± is one standard error over prompts; KL(policy ‖ reference)."
