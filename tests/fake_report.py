@@ -97,6 +97,19 @@ def matched(kl, hypo, dpo, difference, stderr):
   return dict(zip(names, (kl, hypo, dpo, difference, stderr), strict=True))
 
 
+def speed(seconds_per_step, seconds):
+  return {
+    "steps": 400,
+    "seconds_per_step": seconds_per_step,
+    "seconds": seconds,
+    "tokens_per_second": 6144 / seconds_per_step,
+    "mfu": None,
+    "compilations": 7,
+    "compilations_after_warmup": 0,
+    "peak_memory_bytes": 1.2e9,
+  }
+
+
 def make_report():
   reference = checkpoint(reference_at, 0, seen=0.8)
   reference["history"] = [reference_at(0)]
@@ -122,6 +135,22 @@ def make_report():
       }
     },
     "wall_seconds": {"sft": 41.2, "pairs": 7.5, "dpo": 66.0, "hypo": 203.4},
+    "speed": {
+      "sft": speed(0.021, {"data": 0.002, "train": 0.018, "other": 0.001}),
+      "dpo": speed(0.220, {"train": 0.16, "evaluation": 0.06}),
+      "hypo": speed(
+        0.677,
+        {
+          "data": 0.002,
+          "rollout": 0.27,
+          "reference": 0.06,
+          "train": 0.28,
+          "checkpoint": 0.003,
+          "evaluation": 0.06,
+          "other": 0.002,
+        },
+      ),
+    },
     "versions": {"hypo_jax": "0.1.0", "jax": "0.10.2"},
     "seed": 0,
   }

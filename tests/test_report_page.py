@@ -94,7 +94,7 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(written):
 def test_the_page_shows_every_part(written):
   checker = parse(text := written[1])
   parts = {"frontier", "kl", "rewards", "coverage", "matched", "policies"}
-  assert parts | {"samples", "run"} <= set(checker.ids)
+  assert parts | {"samples", "speed", "run"} <= set(checker.ids)
   assert "HyPO is ahead at a KL of 2 nats" in text
   assert "4 more prompts" in text
   assert "preference.learning_rate" in text

@@ -51,7 +51,8 @@ def _stage(rows: list[Row]) -> dict[str, Any]:
     done = [s * row[name] for s, (_, row) in zip(seconds, steady, strict=True)]
     return sum(done) / sum(seconds)
 
-  parts = {key: None for _, row in steady for key in row if key.endswith(_PART)}
+  parts = [f"{phase}{_PART}" for phase in timing.PHASES]
+  parts = [part for part in parts if any(part in row for _, row in steady)]
   return {
     "steps": steps[-1],
     "seconds_per_step": mean("seconds_per_step"),

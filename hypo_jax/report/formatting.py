@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 NOT_AVAILABLE = "n/a"
-# Of a step's seconds.
-_DIGITS = 3
 _NAMES = {"hypo": "HyPO", "dpo": "DPO", "ipo": "IPO"}
 
 
@@ -94,12 +92,17 @@ def step_seconds(total: float, parts: Mapping[str, float]) -> str:
     parts: seconds of its parts; those below a hundredth of it are left out.
   """
   unit, scale = ("s", 1.0) if total >= 1 else ("ms", 1e3)
+
+  def short(seconds: float) -> str:
+    value = scale * seconds
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
   shown = [
-    f"{name} {scale * seconds:.{_DIGITS}g}"
+    f"{name} {short(seconds)}"
     for name, seconds in parts.items()
     if seconds >= 0.01 * total
   ]
-  text = f"{scale * total:.{_DIGITS}g} {unit} a step"
+  text = f"{short(total)} {unit} a step"
   return f"{text} ({', '.join(shown)})" if shown else text
 
 

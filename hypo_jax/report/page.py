@@ -79,6 +79,7 @@ def make_page(
     *(plot_section(plot) for plot in plots if plot.name != "frontier"),
     _policies(report),
     _samples(report, samples),
+    _speed(report),
     _run(report, config),
   ]
   return document(f"{verdict(report)} – hypo_jax report", parts)
@@ -222,18 +223,22 @@ def _completion(text: str, reward: float | None) -> str:
   return f'<li>{shown}<span class="reward">{number_text}</span></li>'
 
 
+def _speed(report: Report) -> str:
+  if not report.get("speed"):
+    return ""
+  return (
+    '<section id="speed">\n<h2>Where a step’s time went</h2>\n'
+    f"{table_region(speed_table(report), 'Milliseconds of a step')}\n"
+    f'<p class="note">{_SPEED_NOTE}</p>\n</section>'
+  )
+
+
 def _run(report: Report, config: dict[str, Any]) -> str:
   parts = ['<section id="run">\n<h2>The run</h2>']
   times = report.get("wall_seconds") or {}
   if times:
     rows = [[str(stage), duration(s)] for stage, s in times.items()]
     parts.append(table_region([["stage", "time"], *rows], "Time by stage"))
-  if report.get("speed"):
-    parts += [
-      "<h3>Where a step's time went</h3>",
-      table_region(speed_table(report), "Seconds of a step"),
-      f'<p class="note">{_SPEED_NOTE}</p>',
-    ]
   settings = [["setting", "value"], *flat_settings(config, "")]
   parts.append(
     "<details><summary>Settings</summary>"

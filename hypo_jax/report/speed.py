@@ -65,37 +65,42 @@ def memory_line(report: Report) -> str:
 
 
 def speed_table(report: Report) -> Table:
-  """Returns rows of text, a heading first; a column without a value is left."""
+  """Returns rows of text, a heading first: a column for each stage.
+
+  Milliseconds come first; a part that no stage has is left out.
+  """
   stages = report.get("speed") or {}
-  table = [["stage", *map(_stage, stages)]]
   found = list(stages.values())
-  parts = [f.get("seconds") or {} for f in found]
-  table.append(["step, ms", *_milliseconds(found, "seconds_per_step")])
+  parts = [figures.get("seconds") or {} for figures in found]
+  table = [
+    ["milliseconds a step", *map(_stage, stages)],
+    ["in all", *(_milliseconds(f, "seconds_per_step") for f in found)],
+  ]
   for part in _PARTS:
     if any(finite(p.get(part)) is not None for p in parts):
-      table.append([part, *_milliseconds(parts, part)])
-  tokens = [whole(f.get("tokens_per_second")) for f in found]
-  table.append(["tokens/s", *tokens])
-  if any(finite(f.get("mfu")) is not None for f in found):
-    table.append(["MFU", *(number(f.get("mfu"), 2) for f in found)])
-  for heading, key in (
-    ("compiled", "compilations"),
-    ("after warm-up", "compilations_after_warmup"),
+      table.append([part, *(_milliseconds(p, part) for p in parts)])
+  for label, key, form in (
+    ("tokens a second", "tokens_per_second", whole),
+    ("MFU", "mfu", lambda value: number(value, 2)),
+    ("programs compiled", "compilations", whole),
+    ("of them after warm-up", "compilations_after_warmup", whole),
+    ("peak memory", "peak_memory_bytes", _size),
   ):
-    table.append([heading, *(whole(f.get(key)) for f in found)])
-  peaks = (finite(f.get("peak_memory_bytes")) for f in found)
-  sizes = [NOT_AVAILABLE if p is None else size(p) for p in peaks]
-  table.append(["peak memory", *sizes])
-  return [list(row) for row in zip(*table, strict=True)]
+    values = [figures.get(key) for figures in found]
+    if any(finite(value) is not None for value in values):
+      table.append([label, *map(form, values)])
+  return table
 
 
-def _milliseconds(found: list[dict[str, Any]], key: str) -> list[str]:
-  """A column in milliseconds; a stage that has no such part has a dash."""
-  cells = []
-  for figures in found:
-    value = finite(figures.get(key))
-    cells.append("–" if value is None else number(1e3 * value, 1))
-  return cells
+def _milliseconds(figures: dict[str, Any], key: str) -> str:
+  value = finite(figures.get(key))
+  if value is None:
+    return "–"
+  return number(1e3 * value, 0 if value >= 0.1 else 1)
+
+
+def _size(value: Any) -> str:
+  return NOT_AVAILABLE if finite(value) is None else size(value)
 
 
 def _stage(name: str) -> str:
