@@ -103,7 +103,8 @@ def test_demand_16_the_parts_of_a_step_add_up_to_its_seconds(
   def train(step, timer):
     timer("data", lambda: work(1))
     if step % 3 == 0:
-      timer("rollout", lambda: work(6))
+      # The first draw compiles.
+      timer("rollout", lambda: work(6 if step else 600))
     timer("train", lambda: work(2))
 
   _, _, log = run(
@@ -122,16 +123,17 @@ def test_demand_16_the_parts_of_a_step_add_up_to_its_seconds(
   for step, row in log.rows:
     evaluation = 20 / 5 if step == 10 else 0
     expected = {"data": 1, "train": 2, "other": 0}
-    expected |= {"rollout": 6 * draws[step]} if draws[step] else {}
+    rollout = 600 if step == 1 else 6 * draws[step]
+    expected |= {"rollout": rollout} if rollout else {}
     expected |= (
       {"evaluation": evaluation, "checkpoint": 0} if evaluation else {}
     )
     assert parts(row) == pytest.approx(expected), step
-    updating = 3 + 6 * draws[step]
+    updating = 3 + rollout
     assert row["seconds_per_step"] == pytest.approx(updating + evaluation)
     assert row["tokens_per_second"] == pytest.approx(10 / updating)
     assert row["mfu"] == pytest.approx(1.5 / updating)
-    share = 6 * draws[step] / (2 + 6 * draws[step])
+    share = rollout / (2 + rollout)
     assert row.get("rollout_share", 0) == pytest.approx(share)
 
 
@@ -159,6 +161,7 @@ def test_demand_16_unlogged_steps_do_not_await_the_device(
 
   def train(step, timer):
     now[0] = step
+    timer("train", lambda: None)
 
   run(tmp_path, 0.5, num_steps=9, log_every=4, train=train, evaluate=None)
   # Before an update its number is still the one before.
