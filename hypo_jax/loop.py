@@ -67,9 +67,9 @@ def run_stage(
   num_steps: int,
   checkpoints: Checkpoints,
   open_log: Callable[[int], StageLog],
-  traces: StepTraces,
   tokens_per_step: int,
   seconds_at_peak: float | None = None,
+  traces: StepTraces | None = None,
   evaluate: Callable[[TrainState], dict[str, Any]] | None = None,
   evaluate_at: Container[int] = (),
   checkpoint_every: int = 100,
@@ -92,10 +92,10 @@ def run_stage(
     num_steps: the stage's length.
     checkpoints: of this stage.
     open_log: makes the log, given the step to go on from.
-    traces: which steps are traced.
     tokens_per_step: for tokens_per_second.
     seconds_at_peak: what a step's operations take at the devices' peak; for
       mfu, which is None without it.
+    traces: which steps are traced; None for none.
     evaluate: returns a history entry; called at steps in `evaluate_at`.
     evaluate_at: steps, counted in updates done.
     checkpoint_every: updates between checkpoints, beside the evaluations'.
@@ -115,6 +115,7 @@ def run_stage(
   step = start or 0
   log = open_log(step)
   timer, stuck = StepTimer(), 0
+  traces = traces or StepTraces(checkpoints.directory, ())
   if start:
     log.say(f"going on from step {step}")
 

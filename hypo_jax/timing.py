@@ -21,7 +21,7 @@ estimate: inside, it may share work with the rest.
 import collections
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ import jax
 
 from hypo_jax import compilations
 
-# Phases as a row of metrics names them, in the order of a step.
+# Phases that are known, in the order of a step; an update may have others.
 PHASES = (
   "data",
   "rollout",
@@ -46,12 +46,22 @@ PHASES = (
 BETWEEN = ("checkpoint", "evaluation", "trace")
 
 
+def in_order(phases: Iterable[str]) -> list[str]:
+  """Returns phases in the order of a step; unknown ones come after train."""
+
+  def place(phase: str) -> tuple[int, bool]:
+    known = phase in PHASES
+    return PHASES.index(phase if known else "train"), not known
+
+  return sorted(phases, key=place)
+
+
 class Window(NamedTuple):
   """What a window's updates took.
 
   Attributes:
-    seconds: an update, by phase, some of PHASES in their order; they add up to
-      the window's wall clock over its number of updates.
+    seconds: an update, by phase in the order of a step; they add up to the
+      window's wall clock over its number of updates.
     compilations: programs compiled since the window before.
     compilations_after_warmup: those of them that an update compiled, other than
       the first of all.
@@ -171,7 +181,7 @@ class StepTimer:
     self._recompiled = 0
     self.begin_window()
     return Window(
-      {p: split[p] / updates for p in PHASES if p in split},
+      {phase: split[phase] / updates for phase in in_order(split)},
       self._compiled - compiled,
       recompiled,
     )

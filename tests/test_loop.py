@@ -12,7 +12,6 @@ import pytest
 
 from hypo_jax import loop, timing
 from hypo_jax.checkpoint import Checkpoints
-from hypo_jax.traces import StepTraces
 from hypo_jax.train import TrainState
 
 
@@ -54,11 +53,7 @@ def run(folder, loss, *, num_steps, log_every=1, train=None, **settings):
     tokens_per_step=10,
     evaluate_at={0, 7},
     log_every=log_every,
-    **{
-      "traces": StepTraces(folder, ()),
-      "evaluate": lambda state: {"kl": 0.0},
-    }
-    | settings,
+    **{"evaluate": lambda state: {"kl": 0.0}} | settings,
   )
   checkpoints.close()
   return state, history, log

@@ -87,6 +87,12 @@ def test_a_table_has_a_column_a_stage_and_leaves_out_what_none_has():
   assert cells["rollout"] == ["–", "1,000"]
   assert cells["MFU"] == ["n/a", "0.09"]
   assert "data" not in cells and "trace" not in cells
+  assert [first for first, *_ in table[2:6]] == [
+    "rollout",
+    "train",
+    "evaluation",
+    "other",
+  ]
 
 
 def test_a_report_without_speed_says_nothing():

@@ -60,6 +60,23 @@ def test_a_phase_of_some_updates_counts_as_often_as_it_ran(work):
   assert seconds == pytest.approx({"rollout": 3, "train": 2, "other": 0})
 
 
+def test_a_phase_of_another_name_counts_too(work):
+  timer = timing.StepTimer()
+
+  def update(state, step, timer):
+    timer("rollout", lambda: work(1))
+    timer("judge", lambda: work(2))
+    timer("train", lambda: work(3))
+
+  timer.update(update, None, 0, timed=True)
+  timer.between("checkpoint", lambda: work(4))
+  seconds = timer.end_window().seconds
+  assert seconds == pytest.approx(
+    {"rollout": 1, "train": 3, "judge": 2, "checkpoint": 4, "other": 0}
+  )
+  assert list(seconds) == ["rollout", "train", "judge", "checkpoint", "other"]
+
+
 def test_what_is_between_updates_is_taken_as_it_is(work):
   timer = timing.StepTimer()
   update = update_of(work, data=0, train=1)

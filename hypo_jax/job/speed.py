@@ -51,12 +51,16 @@ def _stage(rows: list[Row]) -> dict[str, Any]:
     done = [s * row[name] for s, (_, row) in zip(seconds, steady, strict=True)]
     return sum(done) / sum(seconds)
 
-  parts = [f"{phase}{_PART}" for phase in timing.PHASES]
-  parts = [part for part in parts if any(part in row for _, row in steady)]
+  parts = {
+    key.removesuffix(_PART)
+    for _, row in steady
+    for key in row
+    if key.endswith(_PART)
+  }
   return {
     "steps": steps[-1],
     "seconds_per_step": mean("seconds_per_step"),
-    "seconds": {part.removesuffix(_PART): mean(part) for part in parts},
+    "seconds": {p: mean(f"{p}{_PART}") for p in timing.in_order(sorted(parts))},
     "tokens_per_second": rate("tokens_per_second"),
     "mfu": None if rows[-1]["mfu"] is None else rate("mfu"),
     "compilations": sum(row["compilations"] for row in rows),

@@ -163,7 +163,6 @@ def fine_tune(job: Job) -> Any:
     num_steps=config.num_steps,
     checkpoints=checkpoints,
     open_log=partial(_open_log, job, "sft", config.num_steps),
-    traces=StepTraces(job.workdir, ()),
     tokens_per_step=config.batch_size * length,
     seconds_at_peak=work.seconds_at_peak(job, lambda: work.sft_flops(job)),
     checkpoint_every=job.config.checkpoint.every_steps,

@@ -3,6 +3,7 @@
 """What the steps took, in a line a stage and as a table."""
 
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 from hypo_jax.report.formatting import (
@@ -17,18 +18,6 @@ from hypo_jax.report.formatting import (
 
 Report = dict[str, Any]
 Table = list[list[str]]
-
-# Parts of a step in its order, by their key in report.json.
-_PARTS = (
-  "data",
-  "rollout",
-  "reference",
-  "train",
-  "checkpoint",
-  "evaluation",
-  "trace",
-  "other",
-)
 
 
 def speed_lines(report: Report, *, width: int) -> list[str]:
@@ -76,9 +65,8 @@ def speed_table(report: Report) -> Table:
     ["milliseconds a step", *map(_stage, stages)],
     ["in all", *(_milliseconds(f, "seconds_per_step") for f in found)],
   ]
-  for part in _PARTS:
-    if any(finite(p.get(part)) is not None for p in parts):
-      table.append([part, *(_milliseconds(p, part) for p in parts)])
+  for part in _joined(parts):
+    table.append([part, *(_milliseconds(p, part) for p in parts)])
   for label, key, form in (
     ("tokens a second", "tokens_per_second", whole),
     ("MFU", "mfu", lambda value: number(value, 2)),
@@ -90,6 +78,18 @@ def speed_table(report: Report) -> Table:
     if any(finite(value) is not None for value in values):
       table.append([label, *map(form, values)])
   return table
+
+
+def _joined(orders: list[Iterable[str]]) -> list[str]:
+  """Names of all of several orders, each after those before it in its own."""
+  joined: list[str] = []
+  for order in orders:
+    place = 0
+    for name in order:
+      if name not in joined:
+        joined.insert(place, name)
+      place = joined.index(name) + 1
+  return joined
 
 
 def _milliseconds(figures: dict[str, Any], key: str) -> str:
