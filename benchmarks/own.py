@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import cases, measure
-from hypo_jax import models, sampling, sharding, train
+from hypo_jax import models, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch
 
 # Rows and columns of the product whose rate is taken for the machine's.
@@ -50,31 +50,24 @@ def product_flops_per_second() -> float:
 
 
 def _sampling_step(case, policy, batch):
+  mesh = sharding.make_mesh()
   prompts = jnp.asarray(batch["prompt"])
   mask = jnp.ones(prompts.shape, bool)
   key = jax.random.key(0)
-
-  @jax.jit
-  def sample(params, prompts, mask, key):
-    return sampling.sample(
-      policy.apply_fn,
-      params,
-      prompts,
-      mask,
-      key,
-      max_new_tokens=case.completion_length,
-      eos_token_id=case.size.vocab_size,
-      pad_token_id=0,
-      init_cache=policy.model.init_cache,
-    )
-
+  sample = rollout.make_rollout_step(
+    policy.model,
+    samples_per_prompt=1,
+    max_new_tokens=case.completion_length,
+    eos_token_id=case.size.vocab_size,
+    pad_token_id=0,
+    mesh=mesh,
+  )
   calls = iter(range(1 << 30))
 
   def step() -> measure.Check:
-    drawn = sample(
-      policy.params, prompts, mask, jax.random.fold_in(key, next(calls))
-    )
-    _check_lengths(np.asarray(drawn.mask))
+    keys = jax.random.split(jax.random.fold_in(key, next(calls)), case.rows)
+    drawn = sample(policy.params, prompts, mask, keys)
+    _check_lengths(np.asarray(drawn.rows.slot_mask))
     return {}
 
   return step
@@ -89,19 +82,20 @@ def _training_step(case, policy, batch):
     max_grad_norm=cases.MAX_GRAD_NORM,
   )
   pairs = sharding.put_rows(mesh, _pairs(policy, batch))
-  update = train.make_train_step(
-    model, optimizer, method=case.kind, beta=cases.BETA, kl_coef=kl_coef
-  )
-  rollout_step = train.make_rollout_step(
-    model,
-    samples_per_prompt=1,
-    max_new_tokens=case.completion_length,
-    eos_token_id=case.size.vocab_size,
-    pad_token_id=0,
-    mesh=mesh,
-  )
+  settings = {"method": case.kind, "beta": cases.BETA, "kl_coef": kl_coef}
+  if kl_coef:
+    complete = rollout.make_complete(
+      model,
+      samples_per_prompt=1,
+      max_new_tokens=case.completion_length,
+      eos_token_id=case.size.vocab_size,
+      pad_token_id=0,
+      mesh=mesh,
+    )
+    update = train.make_fused_step(model, optimizer, complete, **settings)
+  else:
+    update = train.make_train_step(model, optimizer, **settings)
   state = train.init_state(policy.params, optimizer, mesh)
-  frozen = policy.params if kl_coef else None
   row_keys = jax.jit(
     lambda step: jax.vmap(partial(jax.random.fold_in, jax.random.key(step)))(
       pairs.row
@@ -111,19 +105,13 @@ def _training_step(case, policy, batch):
 
   def step() -> measure.Check:
     nonlocal state
-    rollouts = None
     if kl_coef:
-      rollouts = rollout_step(
-        state.trainable,
-        pairs.prompt_tokens,
-        pairs.prompt_mask,
-        row_keys(next(calls)),
+      state, metrics, rollouts = jax.block_until_ready(
+        update(state, policy.params, pairs, row_keys(next(calls)))
       )
-    state, metrics = jax.block_until_ready(
-      update(state, frozen, pairs, rollouts)
-    )
-    if kl_coef:
       _check_lengths(np.asarray(rollouts.rows.slot_mask))
+    else:
+      state, metrics = jax.block_until_ready(update(state, None, pairs, None))
     # The loss of pairs: the KL term's is a surrogate, not comparable.
     found = metrics | {"loss": metrics["preference_loss"]}
     if kl_coef:

@@ -162,3 +162,14 @@ def join_slots(first: Rows, second: Rows) -> Rows:
       [padded(first.slot_mask), padded(second.slot_mask)], axis=1
     ),
   )
+
+
+def predicting(last: jax.Array, slots: jax.Array) -> jax.Array:
+  """Returns [B, S, C, D], the hidden states that predict each slot token.
+
+  Args:
+    last: [B, 1, D], of the prompts' last tokens.
+    slots: [B, S, C, D], of the slots' tokens.
+  """
+  last = jnp.broadcast_to(last[:, None], slots[:, :, :1].shape)
+  return jnp.concatenate([last, slots[:, :, :-1]], axis=2)

@@ -24,8 +24,8 @@ from jax.sharding import Mesh
 
 from hypo_jax import keys, objective, scoring, sharding, statistics
 from hypo_jax.batch import PreferenceBatch, pair_rows
+from hypo_jax.rollout import make_rollout_step
 from hypo_jax.statistics import Judged, PolicySamples
-from hypo_jax.train import make_rollout_step, rows_held
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,7 +53,7 @@ def make_sampler(
     pad_token_id=pad_token_id,
     mesh=mesh,
   )
-  model = rows_held(model, sharding.row_sharding(mesh))
+  model = model.with_rows(sharding.row_sharding(mesh))
 
   @jax.jit
   def score(params, reference, rows):
@@ -93,7 +93,7 @@ def make_pair_scorer(model, *, batch_size: int, mesh: Mesh):
 
   `pairs` is a dict of numpy arrays, as `PreferenceBatch` names them.
   """
-  model = rows_held(model, sharding.row_sharding(mesh))
+  model = model.with_rows(sharding.row_sharding(mesh))
 
   @jax.jit
   def score(params, batch: PreferenceBatch):

@@ -20,11 +20,14 @@ import jax.numpy as jnp
 
 from hypo_jax import losses, scoring
 from hypo_jax.batch import (
+  Completions,
   PreferenceBatch,
   Rollouts,
   Rows,
   join_slots,
   pair_rows,
+  predicting,
+  rollout_rows,
 )
 
 Params = Any
@@ -63,13 +66,7 @@ def count(batch: PreferenceBatch, rollouts: Rollouts | None) -> Counts:
 
 def score_rows(model, params: Params, rows: Rows) -> jax.Array:
   """Returns token_log_probs [B, S, C] of every slot, nats, temperature 1."""
-  return scoring.token_log_probs_from_hidden(
-    model.row_hidden(params, rows),
-    model.output_embedding(params),
-    rows.slot_tokens,
-    chunk_size=min(CHUNK_SIZE, rows.slot_tokens.shape[-1]),
-    softcap=model.config.final_softcap,
-  )
+  return _score(model, params, model.row_hidden(params, rows), rows.slot_tokens)
 
 
 def score_rows_and_kl(
@@ -78,7 +75,7 @@ def score_rows_and_kl(
   reference: Params,
   rows: Rows,
   *,
-  first_kl_slot: int = 0,
+  kl_gradient: bool = True,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Scores rows, and their KL to the reference at every visited state.
 
@@ -87,85 +84,153 @@ def score_rows_and_kl(
     params: the policy's.
     reference: the reference policy's; carries no gradient.
     rows: S slots.
-    first_kl_slot: the reference scores the slots from this one on.
+    kl_gradient: whether the token KL carries a gradient.
 
   Returns:
-    token_log_probs [B, S, C], then ref_token_log_probs and token_kl, both
-    [B, S - first_kl_slot, C].
+    token_log_probs, ref_token_log_probs and token_kl, each [B, S, C].
   """
-  kwargs = {
-    "chunk_size": min(CHUNK_SIZE, rows.slot_tokens.shape[-1]),
-    "softcap": model.config.final_softcap,
-  }
   hidden = model.row_hidden(params, rows)
-  head = model.output_embedding(params)
-  scored = scoring.token_log_probs_from_hidden(
-    hidden, head, rows.slot_tokens, **kwargs
+  return _score_and_kl(model, params, hidden, reference, rows, kl_gradient)
+
+
+def _score(model, params, hidden, tokens) -> jax.Array:
+  """Returns token_log_probs [B, S, C] from hidden states [B, S, C, D]."""
+  return scoring.token_log_probs_from_hidden(
+    hidden,
+    model.output_embedding(params),
+    tokens,
+    chunk_size=min(CHUNK_SIZE, tokens.shape[-1]),
+    softcap=model.config.final_softcap,
   )
-  judged = dataclasses.replace(
-    rows,
-    slot_tokens=rows.slot_tokens[:, first_kl_slot:],
-    slot_mask=rows.slot_mask[:, first_kl_slot:],
-  )
+
+
+def _score_and_kl(model, params, hidden, reference, rows, kl_gradient):
+  """As `score_rows_and_kl`, given the policy's hidden states [B, S, C, D]."""
   reference = jax.lax.stop_gradient(reference)
-  ref_hidden = model.row_hidden(reference, judged)
-  ref_head = model.output_embedding(reference)
-  ref_scored = scoring.token_log_probs_from_hidden(
-    ref_hidden, ref_head, judged.slot_tokens, **kwargs
+  return scoring.token_scores_from_hidden(
+    hidden,
+    model.output_embedding(params),
+    model.row_hidden(reference, rows),
+    model.output_embedding(reference),
+    rows.slot_tokens,
+    chunk_size=min(CHUNK_SIZE, rows.slot_tokens.shape[-1]),
+    softcap=model.config.final_softcap,
+    kl_gradient=kl_gradient,
   )
-  token_kl = scoring.token_kl_from_hidden(
-    hidden[:, first_kl_slot:], head, ref_hidden, ref_head, **kwargs
-  )
-  return scored, ref_scored, token_kl
 
 
-def make_preference_loss(
-  model,
-  *,
-  method: str,
-  beta: float,
-  kl_coef: float,
-  sft_coef: float,
-  label_smoothing: float,
-  estimator: str,
-  samples_per_prompt: int,
-  shared_prompts: bool,
-) -> Callable[..., tuple[jax.Array, Metrics]]:
-  """Returns loss(params, frozen, batch, rollouts, counts) -> (share, metrics).
+@dataclasses.dataclass(frozen=True)
+class PreferenceLoss:
+  """The objective; see `train.make_train_step` for the attributes.
 
-  See `train.make_train_step` for the arguments.
+  Two schedules of the same numbers. `split` takes rollouts that were drawn
+  before, from the same parameters. `fused` draws them: the prompts run once,
+  under differentiation, and the rollouts go on from their keys and values, as
+  the scoring of the slots does.
   """
-  _check(method, kl_coef, label_smoothing, estimator)
 
-  def loss_fn(params, frozen, batch: PreferenceBatch, rollouts, counts):
-    pairs = pair_rows(batch)
-    if not kl_coef:
-      scored = score_rows(model, params, pairs)
-    elif shared_prompts:
-      *both, token_kl = score_rows_and_kl(
-        model, params, frozen, join_slots(pairs, rollouts.rows), first_kl_slot=2
+  model: Any
+  method: str
+  beta: float
+  kl_coef: float
+  sft_coef: float
+  label_smoothing: float
+  estimator: str
+  samples_per_prompt: int
+  shared_prompts: bool
+
+  def __post_init__(self):
+    _check(self.method, self.kl_coef, self.label_smoothing, self.estimator)
+
+  def split(
+    self,
+    params: Params,
+    frozen: Params,
+    batch: PreferenceBatch,
+    rollouts: Rollouts | None,
+    counts: Counts,
+  ) -> tuple[jax.Array, Metrics]:
+    """Returns a micro-batch's share of the loss, and of the metrics."""
+    pairs, model = pair_rows(batch), self.model
+    if not self.kl_coef:
+      return self._terms(
+        score_rows(model, params, pairs), None, batch, None, counts
       )
-      scored, sampled = both[0][:, :2], (both[0][:, 2:], both[1], token_kl)
-    else:
-      scored = score_rows(model, params, pairs)
-      sampled = score_rows_and_kl(model, params, frozen, rollouts.rows)
+    if self.shared_prompts:
+      rows = join_slots(pairs, rollouts.rows)
+      hidden = model.row_hidden(params, rows)
+      return self._shared(params, frozen, hidden, rows, batch, rollouts, counts)
+    scored = score_rows(model, params, pairs)
+    sampled = score_rows_and_kl(
+      model, params, frozen, rollouts.rows, kl_gradient=self._kl_gradient
+    )
+    return self._terms(scored, sampled, batch, rollouts, counts)
+
+  def fused(
+    self,
+    params: Params,
+    frozen: Params,
+    batch: PreferenceBatch,
+    complete: Callable[..., Completions],
+  ) -> tuple[jax.Array, tuple[Metrics, Rollouts]]:
+    """Returns the loss of a whole batch, its metrics, and the rollouts drawn.
+
+    Args:
+      params: the policy's.
+      frozen: the reference policy's.
+      batch: whose prompts the rollouts answer.
+      complete: (params, last hidden [B, 1, D], keys and values, prompt_mask)
+        -> Completions, drawn from params.
+    """
+    model, mask = self.model, batch.prompt_mask
+    last, keys_values = model.prompt_forward(
+      params, batch.prompt_tokens, mask, first=mask.shape[1] - 1
+    )
+    drawn = complete(*jax.lax.stop_gradient((params, last, keys_values)), mask)
+    rollouts = rollout_rows(batch.prompt_tokens, mask, drawn)
+    rows = join_slots(pair_rows(batch), rollouts.rows)
+    slots = model.slots_forward(
+      params, keys_values, mask, rows.slot_tokens, rows.slot_mask
+    )
+    hidden = predicting(last, slots)
+    counts = count(batch, rollouts)
+    loss, metrics = self._shared(
+      params, frozen, hidden, rows, batch, rollouts, counts
+    )
+    return loss, (metrics, rollouts)
+
+  @property
+  def _kl_gradient(self) -> bool:
+    return self.estimator == "rao_blackwell"
+
+  def _shared(self, params, frozen, hidden, rows, batch, rollouts, counts):
+    """The terms, from hidden states [B, 2 + k, C, D] of pairs and rollouts."""
+    scored = _score(self.model, params, hidden[:, :2], rows.slot_tokens[:, :2])
+    sampled_rows = dataclasses.replace(
+      rows, slot_tokens=rows.slot_tokens[:, 2:], slot_mask=rows.slot_mask[:, 2:]
+    )
+    sampled = _score_and_kl(
+      self.model, params, hidden[:, 2:], frozen, sampled_rows, self._kl_gradient
+    )
+    return self._terms(scored, sampled, batch, rollouts, counts)
+
+  def _terms(self, scored, sampled, batch, rollouts, counts):
+    """The loss from what was scored, [B, 2, C] and three of [B, k, C]."""
     scored = scored[..., : batch.chosen_mask.shape[-1]]
     loss, metrics = _pair_terms(
-      scored, batch, counts, method, beta, label_smoothing
+      scored, batch, counts, self.method, self.beta, self.label_smoothing
     )
-    if sft_coef:
-      loss += sft_coef * metrics["sft_loss"]
-    if kl_coef:
+    if self.sft_coef:
+      loss += self.sft_coef * metrics["sft_loss"]
+    if self.kl_coef:
       length = rollouts.rows.slot_mask.shape[-1]
       sampled = tuple(x[..., :length] for x in sampled)
       kl_loss, kl_metrics = _kl_terms(
-        *sampled, rollouts, counts, estimator, samples_per_prompt
+        *sampled, rollouts, counts, self.estimator, self.samples_per_prompt
       )
-      loss += kl_coef * kl_loss
+      loss += self.kl_coef * kl_loss
       metrics |= kl_metrics
     return loss, metrics | {"loss": loss}
-
-  return loss_fn
 
 
 def _check(method, kl_coef, label_smoothing, estimator) -> None:

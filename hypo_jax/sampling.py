@@ -12,11 +12,20 @@ One without returns None for it and runs over all S = T slots at every step:
 correct and slow. Every query sees at least itself, padding included, so that no
 softmax is empty and no nan can leak out of an unused row.
 
+`decode` is the loop alone, for a model that has run its prompts already and
+keeps each once for all of its samples (`models.Model.decoder`); it draws what
+`sample` draws.
+
 The noise of a token is a function of its row's key, its sample number and its
 position alone, so what is drawn does not depend on the rest of the batch, on
-micro-batches or on the mesh. The token that is scored is the token that is
-drawn: no token is banned, the pad token included, because a policy trained on a
-sampler with a blind spot moves its mass there.
+micro-batches or on the mesh. A token is drawn in two: first a group of adjacent
+tokens, by the group's probability, then one of the group's, by its share. That
+is the same distribution from few random numbers, where one a token of the
+vocabulary would take longer than a small model's layers.
+
+The token that is scored is the token that is drawn: no token is banned, the pad
+token included, because a policy trained on a sampler with a blind spot moves
+its mass there.
 
 Nothing here knows text, rewards or meshes, and there is no beam search.
 """
@@ -36,6 +45,9 @@ from hypo_jax.batch import Completions
 # devices together and, on a GPU, the answer back to the host: not at every
 # step. The price is that up to fifteen steps run in vain.
 _CHUNK_SIZE = 16
+
+# Tokens of the vocabulary that are drawn from as one group.
+_GROUP_SIZE = 128
 
 
 class _State(NamedTuple):
@@ -119,6 +131,7 @@ def sample(
   _check_key(key, prompt_tokens.shape[0])
 
   prompt_tokens = prompt_tokens.astype(jnp.int32)
+  rows = prompt_tokens.shape[0]
   # Every completion slot counts as real: those not yet drawn lie in the future.
   real = jnp.pad(
     prompt_mask, ((0, 0), (0, max_new_tokens)), constant_values=True
@@ -138,12 +151,65 @@ def sample(
     )
   return _decode(
     forward,
+    _new_state(
+      repeat(prompt_tokens[:, -1]), cache, max_new_tokens, pad_token_id
+    ),
     partial(_draw, temperature=temperature, top_k=top_k, top_p=top_p),
-    _sample_keys(key, prompt_tokens.shape[0], samples_per_prompt),
-    repeat(prompt_tokens[:, -1]),
-    cache,
+    _sample_keys(key, rows, samples_per_prompt),
     max_new_tokens=max_new_tokens,
     eos_token_ids=eos_token_ids,
+    pad_token_id=pad_token_id,
+  )
+
+
+def decode(
+  step_fn: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]],
+  cache: Any,
+  logits: jax.Array,
+  key: jax.Array,
+  *,
+  samples_per_prompt: int,
+  max_new_tokens: int,
+  eos_token_id: int | tuple[int, ...],
+  pad_token_id: int,
+) -> Completions:
+  """Draws completions of prompts that were run already, at temperature 1.
+
+  Args:
+    step_fn: (cache, tokens int32 [N], step) -> (logits [N, V], cache); runs the
+      tokens number `step` (0 is a completion's first) of all completions.
+    cache: what step_fn takes, before any token.
+    logits: float [B, V], of the first token of each prompt's completions.
+    key: as in `sample`.
+    samples_per_prompt: as in `sample`; N = B * samples_per_prompt.
+    max_new_tokens: C >= 1.
+    eos_token_id: as in `sample`.
+    pad_token_id: as in `sample`.
+
+  Returns:
+    As `sample`, and the same draws.
+
+  Raises:
+    ValueError: a shape, dtype, range or count is wrong.
+  """
+  _check_count("max_new_tokens", max_new_tokens)
+  _check_count("samples_per_prompt", samples_per_prompt)
+  _check_token_id("pad_token_id", pad_token_id)
+  if jnp.ndim(logits) != 2:
+    _refuse("logits", "shape [B, V]", f"shape {jnp.shape(logits)}")
+  _check_key(key, logits.shape[0])
+  logits = jnp.repeat(logits, samples_per_prompt, axis=0)
+  last = jnp.zeros(logits.shape[0], jnp.int32)  # of the prompt: not needed
+  return _decode(
+    lambda state: step_fn(state.cache, state.last, state.step - 1),
+    _new_state(last, cache, max_new_tokens, pad_token_id),
+    partial(_draw, temperature=1.0, top_k=None, top_p=None),
+    _sample_keys(
+      key, logits.shape[0] // samples_per_prompt, samples_per_prompt
+    ),
+    first_logits=logits,
+    max_new_tokens=max_new_tokens,
+    eos_token_ids=_eos_token_ids(eos_token_id),
     pad_token_id=pad_token_id,
   )
 
@@ -156,37 +222,51 @@ def num_looks(max_new_tokens: int) -> int:
   return -(-max_new_tokens // _CHUNK_SIZE)
 
 
+def _new_state(
+  last: jax.Array, cache: Any, max_new_tokens: int, pad_token_id: int
+) -> _State:
+  """Returns the state before any draw; `last` int32 [N]."""
+  # Chunks of equal size, so that at most one step a chunk lies beyond C; what
+  # those steps draw is cut off, wherever the model puts their keys.
+  shape = (last.shape[0], max_new_tokens + num_looks(max_new_tokens))
+  return _State(
+    jnp.zeros((), jnp.int32),
+    jnp.zeros(shape[:1], bool),
+    last,
+    Completions(
+      tokens=jnp.full(shape, pad_token_id, jnp.int32),
+      mask=jnp.zeros(shape, bool),
+      token_log_probs=jnp.zeros(shape, jnp.float32),
+    ),
+    cache,
+  )
+
+
 def _decode(
   forward: Callable[[_State], tuple[jax.Array, Any]],
+  start: _State,
   draw: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
   keys: jax.Array,
-  last: jax.Array,
-  cache: Any,
   *,
   max_new_tokens: int,
   eos_token_ids: tuple[int, ...],
   pad_token_id: int,
+  first_logits: jax.Array | None = None,
 ) -> Completions:
   """Draws token after token until every row has ended or is full.
 
   Args:
     forward: state -> logits [N, V] of the next token, cache.
+    start: of `_new_state`.
     draw: (key, logits [V]) -> token, log-prob.
     keys: [N], one a completion.
-    last: int32 [N], the prompts' last tokens.
-    cache: holds the prompts but for their last tokens.
     max_new_tokens: C.
     eos_token_ids: any of them ends a completion.
     pad_token_id: what follows.
+    first_logits: [N, V] of the first token, where they are known.
   """
-  num_chunks = num_looks(max_new_tokens)
-  # Chunks of equal size, so that at most one step a chunk lies beyond C; what
-  # those steps draw is cut off, wherever the model puts their keys.
-  chunk_size = -(-max_new_tokens // num_chunks)
-  shape = (last.shape[0], num_chunks * chunk_size)
 
-  def step(state: _State, _) -> tuple[_State, None]:
-    logits, cache = forward(state)
+  def put(state: _State, logits: jax.Array, cache: Any) -> _State:
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, state.step)
     tokens, log_probs = jax.vmap(draw)(step_keys, logits.astype(jnp.float32))
     drawn = Completions(
@@ -207,28 +287,25 @@ def _decode(
         drawn,
       ),
       cache,
-    ), None
+    )
 
   def unfinished(state: _State) -> jax.Array:
     return (state.step < max_new_tokens) & ~state.ended.all()
 
-  start = _State(
-    jnp.zeros((), jnp.int32),
-    jnp.zeros(shape[:1], bool),
-    last,
-    Completions(
-      tokens=jnp.full(shape, pad_token_id, jnp.int32),
-      mask=jnp.zeros(shape, bool),
-      token_log_probs=jnp.zeros(shape, jnp.float32),
-    ),
-    cache,
-  )
-  end = lax.while_loop(
-    unfinished,
-    lambda state: lax.scan(step, state, length=chunk_size)[0],
-    start,
-  )
-  return jax.tree.map(lambda x: x[:, :max_new_tokens], end.drawn)
+  def step(state: _State, _) -> tuple[_State, None]:
+    return put(state, *forward(state)), None
+
+  left = max_new_tokens
+  if first_logits is not None:
+    start, left = put(start, first_logits, start.cache), left - 1
+  if left:
+    chunk_size = -(-left // num_looks(left))
+    start = lax.while_loop(
+      unfinished,
+      lambda state: lax.scan(step, state, length=chunk_size)[0],
+      start,
+    )
+  return jax.tree.map(lambda x: x[:, :max_new_tokens], start.drawn)
 
 
 def _full_forward(apply_fn, params, prompt_tokens, real):
@@ -326,13 +403,29 @@ def _draw(
   if temperature == 0:
     token = jnp.argmax(logits)
   else:
-    token = jax.random.categorical(key, _truncate(scaled, top_k, top_p))
+    token = _categorical(key, _truncate(scaled, top_k, top_p))
   token = token.astype(jnp.int32)
   # A masked sum, not a gather: a gather along a vocabulary that is sharded over
   # devices would bring the logits together first.
   hit = jnp.arange(logits.shape[0]) == token
   picked = jnp.where(hit, scaled, 0.0).sum()
   return token, picked - jax.nn.logsumexp(scaled)
+
+
+def _categorical(key: jax.Array, logits: jax.Array) -> jax.Array:
+  """Draws a token from logits [V]: a group of tokens, then one of them."""
+  size = logits.shape[0]
+  if size <= _GROUP_SIZE:
+    return jax.random.categorical(key, logits)
+  num_groups = -(-size // _GROUP_SIZE)
+  padding = (0, num_groups * _GROUP_SIZE - size)
+  padded = jnp.pad(logits, padding, constant_values=-jnp.inf)
+  groups = padded.reshape(num_groups, _GROUP_SIZE)
+  group_key, token_key = jax.random.split(key)
+  group = jax.random.categorical(group_key, jax.nn.logsumexp(groups, axis=-1))
+  hit = jnp.arange(num_groups)[:, None] == group
+  own = jnp.where(hit, groups, 0.0).sum(axis=0)
+  return group * _GROUP_SIZE + jax.random.categorical(token_key, own)
 
 
 def _truncate(

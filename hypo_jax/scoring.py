@@ -25,8 +25,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# (logits [..., c, V] float32, chunk [..., c, ...], shared) -> [..., c]
-_Score = Callable[[jax.Array, Any, Any], jax.Array]
+# (logits [..., c, V] float32, chunk of arrays [..., c, ...], shared) -> arrays
+# [..., c]
+_Score = Callable[[jax.Array, Any, Any], Any]
 
 
 def token_log_probs(
@@ -130,23 +131,12 @@ def token_kl_from_hidden(
   Raises:
     ValueError: a shape, dtype or range is wrong.
   """
-  _check_head("hidden", hidden, "output_embedding", output_embedding)
-  _check_head(
-    "ref_hidden", ref_hidden, "ref_output_embedding", ref_output_embedding
-  )
-  if jnp.shape(ref_hidden)[:-1] != jnp.shape(hidden)[:-1]:
-    expected = f"leading axes {jnp.shape(hidden)[:-1]} as hidden"
-    _refuse("ref_hidden", expected, f"shape {jnp.shape(ref_hidden)}")
-  if ref_output_embedding.shape[1] != output_embedding.shape[1]:
-    expected = f"{output_embedding.shape[1]} columns as output_embedding"
-    actual = f"shape {ref_output_embedding.shape}"
-    _refuse("ref_output_embedding", expected, actual)
+  _check_two_heads(hidden, output_embedding, ref_hidden, ref_output_embedding)
   _check_chunking(chunk_size, softcap)
 
   def score(logits, ref_hidden, ref_weights):
-    log_probs = jax.nn.log_softmax(_capped(logits, softcap))
     ref_logits = _capped(_project(ref_hidden, ref_weights), softcap)
-    return _kl(log_probs, jax.nn.log_softmax(ref_logits))
+    return _kl(_capped(logits, softcap), ref_logits)
 
   return _score_chunks(
     score,
@@ -155,6 +145,64 @@ def token_kl_from_hidden(
     output_embedding,
     ref_hidden,
     jnp.asarray(ref_output_embedding).astype(ref_hidden.dtype),
+  )
+
+
+def token_scores_from_hidden(
+  hidden: jax.Array,
+  output_embedding: jax.Array,
+  ref_hidden: jax.Array,
+  ref_output_embedding: jax.Array,
+  tokens: jax.Array,
+  *,
+  chunk_size: int,
+  softcap: float | None = None,
+  kl_gradient: bool = True,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Computes log-probs under both models and token KL, from one product each.
+
+  Args:
+    hidden: as in `token_kl_from_hidden`.
+    output_embedding: the same.
+    ref_hidden: the same.
+    ref_output_embedding: the same.
+    tokens: integer [..., T].
+    chunk_size: the same.
+    softcap: the same.
+    kl_gradient: whether the token KL carries a gradient. Without, the backward
+      pass leaves the reference alone.
+
+  Returns:
+    token_log_probs, ref_token_log_probs and token_kl, float32 [..., T], nats:
+    what `token_log_probs_from_hidden` says of either model, and
+    `token_kl_from_hidden`. The gradient goes to hidden and output_embedding.
+
+  Raises:
+    ValueError: a shape, dtype or range is wrong.
+  """
+  _check_two_heads(hidden, output_embedding, ref_hidden, ref_output_embedding)
+  _check_tokens(tokens, jnp.shape(hidden)[:-1])
+  _check_chunking(chunk_size, softcap)
+
+  def score(logits, chunk, ref_weights):
+    tokens, ref_hidden = chunk
+    logits = _capped(logits, softcap)
+    ref_logits = _capped(_project(ref_hidden, ref_weights), softcap)
+    picked = (_pick(x, tokens) for x in (logits, ref_logits))
+    return (*picked, _kl(logits, ref_logits))
+
+  def log_probs_alone(logits, chunk, _):
+    picked = _pick(_capped(logits, softcap), chunk[0])
+    return picked, jnp.zeros_like(picked), jnp.zeros_like(picked)
+
+  return _score_chunks(
+    score,
+    chunk_size,
+    hidden,
+    output_embedding,
+    (jnp.asarray(tokens), ref_hidden),
+    jnp.asarray(ref_output_embedding).astype(ref_hidden.dtype),
+    score if kl_gradient else log_probs_alone,
   )
 
 
@@ -184,19 +232,37 @@ def sequence_log_probs(
   return scored.sum(axis=-1, dtype=_accumulator(scored.dtype))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _score_chunks(
   score: _Score,
   chunk_size: int,
   hidden: jax.Array,
   output_embedding: jax.Array,
-  per_token: jax.Array,
+  per_token: Any,
   shared: jax.Array | None,
-) -> jax.Array:
-  """Returns score(logits, per_token, shared) [..., T], a chunk of T at a time.
+  differentiated: _Score | None = None,
+) -> Any:
+  """Returns score(logits, per_token, shared), a chunk of T at a time.
 
-  per_token [..., T, ...] is cut as hidden is; it and `shared` get no gradient.
+  per_token's arrays [..., T, ...] are cut as hidden is; they and `shared` get
+  no gradient. The backward pass goes through `differentiated` where it is
+  given: score, less what has no gradient.
   """
+  return _chunked(
+    score,
+    differentiated or score,
+    chunk_size,
+    hidden,
+    output_embedding,
+    per_token,
+    shared,
+  )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _chunked(
+  score, differentiated, chunk_size, hidden, output_embedding, per_token, shared
+):
+  del differentiated  # Of the backward pass.
   weights = output_embedding.astype(hidden.dtype)
   length, axis = hidden.shape[-2], hidden.ndim - 2
 
@@ -206,15 +272,16 @@ def _score_chunks(
     return None, score(logits, per_token_chunk, shared)
 
   cut = partial(_cut, chunk_size=chunk_size, axis=axis)
-  _, scores = lax.scan(step, None, (cut(hidden), cut(per_token)))
-  return _join(scores, length, axis)
+  _, scores = lax.scan(step, None, jax.tree.map(cut, (hidden, per_token)))
+  return jax.tree.map(lambda x: _join(x, length, axis), scores)
 
 
-def _score_chunks_fwd(score, chunk_size, *args):
-  return _score_chunks(score, chunk_size, *args), args
+def _chunked_fwd(score, differentiated, chunk_size, *args):
+  return _chunked(score, differentiated, chunk_size, *args), args
 
 
-def _score_chunks_bwd(score, chunk_size, residuals, scores_bar):
+def _chunked_bwd(score, differentiated, chunk_size, residuals, scores_bar):
+  del score
   hidden, output_embedding, per_token, shared = residuals
   weights = output_embedding.astype(hidden.dtype)
   length, axis = hidden.shape[-2], hidden.ndim - 2
@@ -222,7 +289,9 @@ def _score_chunks_bwd(score, chunk_size, residuals, scores_bar):
   def step(weights_bar, chunk):
     hidden_chunk, per_token_chunk, scores_bar_chunk = chunk
     logits = _project(hidden_chunk, weights)
-    _, pull = jax.vjp(lambda x: score(x, per_token_chunk, shared), logits)
+    _, pull = jax.vjp(
+      lambda x: differentiated(x, per_token_chunk, shared), logits
+    )
     (logits_bar,) = pull(scores_bar_chunk)
     logits_bar = logits_bar.astype(hidden.dtype)
     product = partial(jnp.einsum, preferred_element_type=weights_bar.dtype)
@@ -233,9 +302,8 @@ def _score_chunks_bwd(score, chunk_size, residuals, scores_bar):
   cut = partial(_cut, chunk_size=chunk_size, axis=axis)
   zeros = jnp.zeros(weights.shape, _accumulator(hidden.dtype))
   # Rows that pad T get a zero scores_bar, so they add nothing.
-  weights_bar, hidden_bar = lax.scan(
-    step, zeros, (cut(hidden), cut(per_token), cut(scores_bar))
-  )
+  chunks = jax.tree.map(cut, (hidden, per_token, scores_bar))
+  weights_bar, hidden_bar = lax.scan(step, zeros, chunks)
   return (
     _join(hidden_bar, length, axis),
     weights_bar.astype(output_embedding.dtype),
@@ -244,7 +312,7 @@ def _score_chunks_bwd(score, chunk_size, residuals, scores_bar):
   )
 
 
-_score_chunks.defvjp(_score_chunks_fwd, _score_chunks_bwd)
+_chunked.defvjp(_chunked_fwd, _chunked_bwd)
 
 
 def _cut(x: jax.Array, *, chunk_size: int, axis: int) -> jax.Array:
@@ -294,11 +362,24 @@ def _pick(logits: jax.Array, tokens: jax.Array) -> jax.Array:
   return jnp.where(inside, log_probs, jnp.nan)
 
 
-def _kl(log_probs: jax.Array, ref_log_probs: jax.Array) -> jax.Array:
-  probs = jnp.exp(log_probs)
-  # Where pi underflows to 0 its log may be -inf, and 0 * -inf is nan.
-  log_ratio = jnp.where(probs > 0, log_probs - ref_log_probs, 0.0)
-  return (probs * log_ratio).sum(axis=-1)
+def _kl(logits: jax.Array, ref_logits: jax.Array) -> jax.Array:
+  """Returns sum over v of pi (logits - ref_logits), less both logsumexps.
+
+  Normalizing sums, not each word: on CPU, log-softmax of both models took
+  twice as long as their products did.
+  """
+  peak = lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+  weights = jnp.exp(logits - peak)
+  # Where pi underflows to 0 its log may be -inf, and 0 * -inf is nan: once for
+  # the value, and once for the gradient. (The sum of a bare product would take
+  # XLA on CPU thirty times as long.)
+  log_ratio = jnp.where(weights > 0, logits - ref_logits, 0.0)
+  weighted = jnp.where(weights > 0, weights * log_ratio, 0.0)
+  mean = weighted.sum(axis=-1) / weights.sum(axis=-1)
+  normalizer, ref_normalizer = (
+    jax.nn.logsumexp(x, axis=-1) for x in (logits, ref_logits)
+  )
+  return mean - normalizer + ref_normalizer
 
 
 def _accumulator(dtype: Any) -> Any:
@@ -329,6 +410,22 @@ def _check_head(
   if output_embedding.ndim != 2 or output_embedding.shape[0] != width:
     expected = f"shape [D, V] with D = {width}"
     _refuse(name, expected, f"shape {output_embedding.shape}")
+
+
+def _check_two_heads(
+  hidden, output_embedding, ref_hidden, ref_output_embedding
+) -> None:
+  _check_head("hidden", hidden, "output_embedding", output_embedding)
+  _check_head(
+    "ref_hidden", ref_hidden, "ref_output_embedding", ref_output_embedding
+  )
+  if jnp.shape(ref_hidden)[:-1] != jnp.shape(hidden)[:-1]:
+    expected = f"leading axes {jnp.shape(hidden)[:-1]} as hidden"
+    _refuse("ref_hidden", expected, f"shape {jnp.shape(ref_hidden)}")
+  if ref_output_embedding.shape[1] != output_embedding.shape[1]:
+    expected = f"{output_embedding.shape[1]} columns as output_embedding"
+    actual = f"shape {ref_output_embedding.shape}"
+    _refuse("ref_output_embedding", expected, actual)
 
 
 def _check_chunking(chunk_size: int, softcap: float | None) -> None:

@@ -146,20 +146,24 @@ class StepTimer:
     self._between[phase] += perf_counter() - start
     return result
 
-  def alone(self, part: str, inside: str, run: Callable[[], Any]) -> None:
+  def alone(self, part: str, inside: str, run: Callable[[], Any]) -> Any:
     """Times a part of a phase alone, once; later calls do nothing.
 
     Args:
       part: its name.
       inside: the phase whose program it stands in.
       run: does as much of it as one call of the phase does.
+
+    Returns:
+      What `run` returned, of the first call; None of later ones.
     """
     if part in self._alone:
-      return
+      return None
     jax.block_until_ready(run())  # Compiles.
     start = perf_counter()
-    jax.block_until_ready(run())
+    result = jax.block_until_ready(run())
     self._alone[part] = inside, perf_counter() - start
+    return result
 
   def end_window(self) -> Window:
     """Returns a window's figures and begins the next.

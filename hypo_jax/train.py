@@ -2,24 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pure, jitted training steps: supervised fine-tuning and preferences.
 
-An update of HyPO is two calls. `make_rollout_step` samples completions from the
-parameters before the update; `make_train_step` scores pairs and rollouts in one
-prefix-shared row, takes
+An update of HyPO samples completions from the parameters before it, scores
+pairs and rollouts in one prefix-shared row, takes
 
     mean over pairs of preference_loss + kl_coef * mean over rollouts of kl_loss
       + sft_coef * mean over chosen tokens of -log policy
 
 and updates. DPO, IPO and hinge are the same step with another pair loss;
-without kl_coef no rollout is drawn. Micro-batches add up to exactly the large
-batch: every sum is divided by the count of the whole batch, never by a
-micro-batch's own.
+without kl_coef no rollout is drawn.
+
+It is two calls, `rollout.make_rollout_step` and `make_train_step`, which may
+take the batch in parts: micro-batches add up to exactly the large batch, every
+sum being divided by the count of the whole batch, never by a micro-batch's own.
+Or it is one, `make_fused_step`, which runs the prompts once for both; then all
+rows are under way at once, and weights lie the same way for both.
 
 With full weights, `trainable` is the policy and `frozen` the reference. With
 adapters, `trainable` is the adapter alone and `frozen` the base, which is the
 reference: one set of weights serves both (`policy_params`).
 
-`model` is anything with `row_hidden(params, rows)`, `output_embedding(params)`,
-`apply`, `init_cache` and `config.final_softcap`: see `models.Model`.
+`model` is a `models.Model`, or what has its methods.
 """
 
 import dataclasses
@@ -32,8 +34,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from hypo_jax import objective, sampling, sharding
-from hypo_jax.batch import PreferenceBatch, Rollouts, Rows, rollout_rows
+from hypo_jax import objective, sharding
+from hypo_jax.batch import Completions, PreferenceBatch, Rollouts, Rows
 from hypo_jax.models import lora
 
 Params = Any
@@ -124,58 +126,6 @@ def policy_params(trainable: Params, frozen: Params, adapters: bool) -> Params:
   return lora.attach(frozen, trainable) if adapters else trainable
 
 
-def rows_held(model, rows: jax.sharding.NamedSharding):
-  """Returns the model with hidden states held to `rows`, if it knows how."""
-  return model.with_rows(rows) if hasattr(model, "with_rows") else model
-
-
-def make_rollout_step(
-  model,
-  *,
-  samples_per_prompt: int,
-  max_new_tokens: int,
-  eos_token_id: int | tuple[int, ...],
-  pad_token_id: int,
-  mesh: Mesh,
-) -> Callable[..., Rollouts]:
-  """Returns rollout_step(params, prompt_tokens, prompt_mask, keys).
-
-  Completions are drawn at temperature 1 from the whole distribution, so that
-  the sampled distribution is the scored one; keys [B] are one a row. Weights
-  are re-laid once for decoding (see `sharding`), not once a token; a model
-  whose config has no num_kv_heads is cut over all of fsdp.
-  """
-
-  heads = getattr(model.config, "num_kv_heads", None)
-  decoding = sharding.rollout_mesh(mesh, heads)
-  rows = sharding.rollout_row_sharding(decoding)
-  model = rows_held(model, rows)
-
-  def rollout_step(params, prompt_tokens, prompt_mask, keys) -> Rollouts:
-    params = sharding.lay_for_rollouts(decoding, params)
-    tokens, mask, keys = jax.lax.with_sharding_constraint(
-      (prompt_tokens, prompt_mask, keys), rows
-    )
-    completions = sampling.sample(
-      model.apply,
-      params,
-      tokens,
-      mask,
-      keys,
-      max_new_tokens=max_new_tokens,
-      eos_token_id=eos_token_id,
-      pad_token_id=pad_token_id,
-      samples_per_prompt=samples_per_prompt,
-      init_cache=model.init_cache,
-    )
-    rollouts = rollout_rows(prompt_tokens, prompt_mask, completions)
-    return jax.lax.with_sharding_constraint(
-      rollouts, sharding.row_sharding(mesh)
-    )
-
-  return jax.jit(rollout_step)
-
-
 def make_sft_step(
   model,
   optimizer: optax.GradientTransformation,
@@ -230,8 +180,8 @@ def make_train_step(
 
   `state` is donated. `frozen` holds the reference policy's parameters, read
   only to score rollouts, and by an adapter; `batch` is a PreferenceBatch;
-  `rollouts` is what `make_rollout_step` gave for the parameters before the
-  update. Where kl_coef is 0, rollouts are None, and frozen is too unless an
+  `rollouts` is what `rollout.make_rollout_step` gave for the parameters before
+  the update. Where kl_coef is 0, rollouts are None, and frozen is too unless an
   adapter needs it.
 
   Args:
@@ -252,8 +202,8 @@ def make_train_step(
   Raises:
     ValueError: for an unknown method or estimator, or hypo without kl_coef.
   """
-  loss_fn = objective.make_preference_loss(
-    model,
+  loss = objective.PreferenceLoss(
+    model=model,
     method=method,
     beta=beta,
     kl_coef=kl_coef,
@@ -267,7 +217,7 @@ def make_train_step(
   def train_step(state: TrainState, frozen, batch: PreferenceBatch, rollouts):
     counts = objective.count(batch, rollouts)
     gradient, metrics = _accumulate(
-      lambda trainable, micro: loss_fn(
+      lambda trainable, micro: loss.split(
         policy_params(trainable, frozen, adapters), frozen, *micro, counts
       ),
       state.trainable,
@@ -277,6 +227,71 @@ def make_train_step(
     return _update(state, optimizer, gradient, metrics)
 
   return jax.jit(train_step, donate_argnums=0)
+
+
+def make_fused_step(
+  model,
+  optimizer: optax.GradientTransformation,
+  complete: Callable[..., Completions],
+  *,
+  method: str = "hypo",
+  beta: float,
+  kl_coef: float,
+  sft_coef: float = 0.0,
+  label_smoothing: float = 0.0,
+  estimator: str = "sequence",
+  samples_per_prompt: int = 1,
+  adapters: bool = False,
+) -> Callable[..., tuple[TrainState, Metrics, Rollouts]]:
+  """Returns fused_step(state, frozen, batch, keys) -> (state, metrics, drawn).
+
+  What `rollout.make_rollout_step` and `make_train_step` do, in one: the
+  prompts' forward pass, under differentiation, is the rollouts' prefill too.
+  Rollouts answer the pairs' prompts, and all rows are one micro-batch. Equal to
+  the two calls but for rounding. `state` is donated; keys [B] are one a row.
+
+  Args:
+    model: see the module docstring.
+    optimizer: any optax transformation.
+    complete: of `rollout.make_complete`, with samples_per_prompt rollouts.
+    method: as in `make_train_step`, as are all that follow.
+    beta: the same.
+    kl_coef: the same, > 0.
+    sft_coef: the same.
+    label_smoothing: the same.
+    estimator: the same.
+    samples_per_prompt: the same.
+    adapters: the same.
+
+  Raises:
+    ValueError: for an unknown method or estimator, or without kl_coef.
+  """
+  if not kl_coef:
+    raise ValueError("kl_coef: expected a number > 0 for rollouts, got 0")
+  loss = objective.PreferenceLoss(
+    model=model,
+    method=method,
+    beta=beta,
+    kl_coef=kl_coef,
+    sft_coef=sft_coef,
+    label_smoothing=label_smoothing,
+    estimator=estimator,
+    samples_per_prompt=samples_per_prompt,
+    shared_prompts=True,
+  )
+
+  def fused_step(state: TrainState, frozen, batch: PreferenceBatch, keys):
+    def loss_fn(trainable):
+      params = policy_params(trainable, frozen, adapters)
+      return loss.fused(params, frozen, batch, partial(complete, keys=keys))
+
+    gradient, (metrics, rollouts) = jax.grad(loss_fn, has_aux=True)(
+      state.trainable
+    )
+    state, metrics = _update(state, optimizer, gradient, metrics)
+    return state, metrics, rollouts
+
+  return jax.jit(fused_step, donate_argnums=0)
 
 
 def _accumulate(loss_fn, params, batch, micro_batch_size: int | None):

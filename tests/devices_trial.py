@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from hypo_jax import keys, sharding, train
+from hypo_jax import keys, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch
 from hypo_jax.models import Model, TransformerConfig, lora
 
@@ -71,7 +71,7 @@ def trial(mesh, *, rank: int = 0) -> dict:
       micro_batch_size=None,
       adapters=rank > 0,
     )
-    rollout_step = train.make_rollout_step(
+    rollout_step = rollout.make_rollout_step(
       MODEL,
       samples_per_prompt=1,
       max_new_tokens=C,

@@ -30,6 +30,7 @@ LAYERS = {
   "sampling": 1,
   "statistics": 1,
   "objective": 2,
+  "rollout": 2,
   "train": 3,
   "evaluate": 4,
   "loop": 4,

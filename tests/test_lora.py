@@ -13,7 +13,7 @@ import optax
 import pytest
 import safetensors.numpy
 
-from hypo_jax import models, objective, sharding, train
+from hypo_jax import models, objective, rollout, sharding, train
 from hypo_jax.batch import pair_rows
 from hypo_jax.models import lora, quantized
 from tests.test_train import BATCH, CONFIG, SETTINGS, B, C, K
@@ -23,7 +23,7 @@ MODEL = models.Model(dataclasses.replace(CONFIG, adapter_scale=2.0))
 BASE = MODEL.init(jax.random.key(0))
 ADAPTER = lora.init(BASE, jax.random.key(1), rank=RANK)
 MESH = sharding.make_mesh()
-ROLLOUT_STEP = train.make_rollout_step(
+ROLLOUT_STEP = rollout.make_rollout_step(
   MODEL,
   samples_per_prompt=K,
   max_new_tokens=C,

@@ -146,6 +146,28 @@ def assert_frequencies(counts, probs):
   assert statistic < chi2.isf(1e-6, len(counts) - 1)
 
 
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 10_000), size=st.sampled_from([129, 256, 300]))
+def test_a_large_vocabulary_is_drawn_by_its_probabilities(seed, size):
+  """By groups of tokens; one of the groups here has no probability at all."""
+  rng = np.random.default_rng(seed)
+  logits = rng.normal(size=size).astype(np.float32)
+  logits[rng.random(size) < 0.3] = -np.inf
+  logits[:128] = -np.inf if size > 256 else logits[:128]
+  count = 40_000
+  row_keys = jax.random.split(jax.random.key(seed), count)
+  draw = jax.jit(jax.vmap(sampling._categorical, (0, None)))
+  counts = np.bincount(draw(row_keys, jnp.asarray(logits)), minlength=size)
+  probs = np.exp(logits.astype(np.float64))
+  assert not counts[probs == 0].any()
+  # Words of few expected draws together, for the test's distribution.
+  rare = probs * count / probs.sum() < 10
+  assert_frequencies(
+    np.append(counts[~rare], counts[rare].sum()),
+    np.append(probs[~rare], probs[rare].sum()),
+  )
+
+
 # The cache.
 
 

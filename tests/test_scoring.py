@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -162,6 +163,53 @@ def test_demand_13_chunked_token_kl_equals_dense(
     value_and_gradients(chunked, hidden, embedding, cotangent),
     dense_kl(hidden, embedding, ref_hidden, ref_embedding, cotangent, softcap),
   )
+
+
+@pytest.mark.parametrize("kl_gradient", [True, False])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_demand_13_scores_from_one_product_equal_those_apart(
+  kl_gradient, softcap
+):
+  rng = np.random.default_rng(3)
+
+  def normal(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  hidden, ref_hidden = normal(2, 3, 7, 5), normal(2, 3, 7, 4)
+  head, ref_head = normal(5, 11), normal(4, 11)
+  tokens = jnp.asarray(rng.integers(0, 11, (2, 3, 7)), jnp.int32)
+  bars = normal(3, 2, 3, 7)
+  settings = {"chunk_size": 3, "softcap": softcap}
+
+  def together(hidden, head):
+    return scoring.token_scores_from_hidden(
+      hidden,
+      head,
+      ref_hidden,
+      ref_head,
+      tokens,
+      kl_gradient=kl_gradient,
+      **settings,
+    )
+
+  def apart(hidden, head):
+    score = partial(scoring.token_log_probs_from_hidden, **settings)
+    token_kl = scoring.token_kl_from_hidden(
+      hidden, head, ref_hidden, ref_head, **settings
+    )
+    if not kl_gradient:
+      token_kl = jax.lax.stop_gradient(token_kl)
+    scored = score(hidden, head, tokens)
+    return scored, score(ref_hidden, ref_head, tokens), token_kl
+
+  scores, pull_back = jax.vjp(together, hidden, head)
+  expected, expected_pull_back = jax.vjp(apart, hidden, head)
+  for a, b in zip(scores, expected, strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+  for a, b in zip(
+    pull_back(tuple(bars)), expected_pull_back(tuple(bars)), strict=True
+  ):
+    np.testing.assert_allclose(a, b, atol=2e-5)
 
 
 def test_log_probs_of_logits_follow_the_formula():

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from hypo_jax import keys, losses, objective, sharding, train
+from hypo_jax import keys, losses, objective, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch, pair_rows
 from hypo_jax.models import Model, TransformerConfig
 
@@ -71,7 +71,7 @@ def preference_batch(seed: int = 0) -> PreferenceBatch:
 
 MESH = sharding.make_mesh()
 BATCH = preference_batch()
-ROLLOUT_STEP = train.make_rollout_step(
+ROLLOUT_STEP = rollout.make_rollout_step(
   MODEL,
   samples_per_prompt=K,
   max_new_tokens=C,
@@ -138,7 +138,8 @@ def test_the_step_takes_the_gradient_of_hypo_loss():
       pair_mask=BATCH.pair_mask,
     )
 
-  expected, expected_metrics = jax.grad(loss_fn, has_aux=True)(POLICY)
+  gradient_fn = jax.jit(jax.grad(loss_fn, has_aux=True))
+  expected, expected_metrics = gradient_fn(POLICY)
   gradient, metrics = one_step(estimator="leave_one_out", sft_coef=0.0)
   assert_trees_close(gradient, expected, atol=2e-6)
   for name in ("loss", "kl", "reward_margin", "reward_accuracy"):
@@ -154,6 +155,36 @@ def test_rollouts_on_their_own_rows_give_the_shared_rows_gradient():
   np.testing.assert_allclose(
     shared_metrics["loss"], apart_metrics["loss"], rtol=1e-5
   )
+
+
+@pytest.mark.parametrize("estimator", objective.ESTIMATORS)
+def test_the_fused_step_equals_rollouts_then_training(estimator):
+  """In rollouts drawn, gradient and metrics."""
+  complete = rollout.make_complete(
+    MODEL,
+    samples_per_prompt=K,
+    max_new_tokens=C,
+    eos_token_id=1,
+    pad_token_id=0,
+    mesh=MESH,
+  )
+  settings = SETTINGS | {"estimator": estimator}
+  step = train.make_fused_step(MODEL, optax.sgd(1.0), complete, **settings)
+  state = train.init_state(POLICY, optax.sgd(1.0), MESH)
+  row_keys = keys.row_keys(jax.random.key(7), BATCH.row)
+  state, metrics, drawn = step(state, REFERENCE, BATCH, row_keys)
+  np.testing.assert_array_equal(
+    drawn.rows.slot_tokens, ROLLOUTS.rows.slot_tokens
+  )
+  np.testing.assert_array_equal(drawn.rows.slot_mask, ROLLOUTS.rows.slot_mask)
+  gradient, split_metrics = one_step(estimator=estimator)
+  change = jax.tree.map(lambda x, y: x - y, POLICY, state.trainable)
+  assert_trees_close(change, gradient, atol=2e-6)
+  assert metrics.keys() == split_metrics.keys()
+  for name, value in split_metrics.items():
+    np.testing.assert_allclose(
+      metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name
+    )
 
 
 def test_demand_02_policy_equal_to_reference_gives_ln_2_and_no_kl():

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypo_jax.batch import Rows
+from hypo_jax import sampling
+from hypo_jax.batch import Rows, predicting
+from hypo_jax.models import transformer
 from hypo_jax.models.config import Rope, TransformerConfig
 from hypo_jax.models.policy import Model, Policy
 
@@ -119,6 +121,104 @@ def test_prefix_shared_row_equals_separate_sequences(config, seed):
     jax.tree.leaves(gradient), jax.tree.leaves(plain_gradient), strict=True
   ):
     np.testing.assert_allclose(a, b, atol=1e-5 * max(1, jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize(
+  ("unrolled_layers", "tokens_a_layer"),
+  [(0, 1 << 30), (0, 1), (4, 1)],
+  ids=["scanned", "last-layer-apart", "all-apart"],
+)
+def test_every_way_through_the_layers_is_one_function(
+  monkeypatch, unrolled_layers, tokens_a_layer
+):
+  """Queries in blocks of two, too: a prompt of six has three."""
+  monkeypatch.setattr(transformer, "_UNROLLED_LAYERS", unrolled_layers)
+  monkeypatch.setattr(transformer, "_TOKENS_A_LAYER", tokens_a_layer)
+  monkeypatch.setattr(transformer, "_QUERY_BLOCK_SIZE", 2)
+  model = Model(VARIED)
+  params = model.init(jax.random.key(7))
+  rows = random_rows(11)
+  weights = jax.random.normal(jax.random.key(1), (2, S, C))
+  alone = separate_sequences(rows)
+  row_form = row_log_probs.__wrapped__  # Nothing compiled before is reused.
+
+  def fused_form(model, params, rows):
+    last, keys_values = model.prompt_forward(
+      params, rows.prompt_tokens, rows.prompt_mask, first=P - 1
+    )
+    slots = model.slots_forward(
+      params, keys_values, rows.prompt_mask, rows.slot_tokens, rows.slot_mask
+    )
+    hidden = predicting(last, slots)
+    scored = log_softmax_at(model, params, hidden, rows.slot_tokens)
+    return jnp.where(rows.slot_mask, scored, 0.0)
+
+  def plain_form(model, params, rows):
+    return separate_log_probs.__wrapped__(model, params, rows, *alone)
+
+  def value_and_gradient(form):
+    value, pull_back = jax.vjp(lambda p: form(model, p, rows), params)
+    return value, pull_back(weights)[0]
+
+  plain, plain_gradient = jax.jit(lambda: value_and_gradient(plain_form))()
+  for form in (row_form, fused_form):
+    value, gradient = jax.jit(partial(value_and_gradient, form))()
+    np.testing.assert_allclose(value, plain, atol=1e-5)
+    for a, b in zip(
+      jax.tree.leaves(gradient), jax.tree.leaves(plain_gradient), strict=True
+    ):
+      np.testing.assert_allclose(a, b, atol=1e-5 * max(1, jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize("unroll", [True, False], ids=["apart", "scanned"])
+@pytest.mark.parametrize("samples_per_prompt", [1, 3])
+def test_decoding_from_a_prompts_keys_draws_what_sample_draws(
+  unroll, samples_per_prompt
+):
+  """18 tokens: the loop's last chunk goes one step too far."""
+  model = Model(dataclasses.replace(VARIED, vocab_size=300))
+  params = model.init(jax.random.key(5))
+  rows = random_rows(3, batch=3)
+  prompt = rows.prompt_tokens, rows.prompt_mask
+  settings = {
+    "samples_per_prompt": samples_per_prompt,
+    "max_new_tokens": 18,
+    "eos_token_id": (1, 250, 77, 12),
+    "pad_token_id": 0,
+  }
+  key = jax.random.key(9)
+
+  @jax.jit
+  def decoded():
+    last, keys_values = model.prompt_forward(params, *prompt, first=P - 1)
+    step_fn, cache = model.decoder(
+      params,
+      keys_values,
+      rows.prompt_mask,
+      samples_per_prompt=samples_per_prompt,
+      max_new_tokens=18,
+      unroll=unroll,
+    )
+    logits = model.logits(params, last[:, 0])
+    return sampling.decode(step_fn, cache, logits, key, **settings)
+
+  plain = jax.jit(
+    lambda: sampling.sample(
+      model.apply,
+      params,
+      *prompt,
+      key,
+      init_cache=model.init_cache,
+      **settings,
+    )
+  )()
+  drawn = decoded()
+  np.testing.assert_array_equal(drawn.tokens, plain.tokens)
+  np.testing.assert_array_equal(drawn.mask, plain.mask)
+  np.testing.assert_allclose(
+    drawn.token_log_probs, plain.token_log_probs, atol=2e-5
+  )
+  assert 0 < drawn.mask.mean() < 1  # Some ended, some ran to the limit.
 
 
 MODEL = Model(VARIED)

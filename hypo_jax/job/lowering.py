@@ -38,7 +38,7 @@ class Lowered:
 
   Attributes:
     train_step: of pairs and rollouts, as `train.make_train_step` returns it.
-    rollout_step: as `train.make_rollout_step` returns it; None where the
+    rollout_step: as `rollout.make_rollout_step` returns it; None where the
       method draws no rollouts.
     state: shapes and shardings of the TrainState.
     frozen: those of the reference policy's parameters.

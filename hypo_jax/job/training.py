@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypo_jax import evaluate, keys, loop, objective, sharding, train
+from hypo_jax import evaluate, keys, loop, objective, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch, Rows
 from hypo_jax.checkpoint import Checkpoints, fingerprint
 from hypo_jax.data import pipeline
@@ -206,8 +206,17 @@ def train_method(
 ) -> list[dict[str, Any]]:
   """Trains one method from the reference; returns its history."""
   optimizer = make_optimizer(settings)
-  step = make_train_step(job, settings, optimizer)
-  update = make_update(job, settings, step, reference, tables["train"])
+  fused_step = None
+  if fuses(job, settings):
+    fused_step = make_fused_step(job, settings, optimizer)
+  update = make_update(
+    job,
+    settings,
+    make_train_step(job, settings, optimizer),
+    reference,
+    tables["train"],
+    fused_step=fused_step,
+  )
   samples = job.config.rollout.samples_per_prompt if settings["kl_coef"] else 0
   tokens_per_step = settings["batch_size"] * (
     job.tokens.prompt_length + (2 + samples) * job.tokens.completion_length
@@ -303,14 +312,50 @@ def make_train_step(
 
 
 def make_rollout_step(job: Job):
-  """Returns what draws rollouts; see `train.make_rollout_step`."""
-  return train.make_rollout_step(
-    job.model,
+  """Returns what draws rollouts; see `rollout.make_rollout_step`."""
+  return rollout.make_rollout_step(job.model, **_drawing(job))
+
+
+def _drawing(job: Job) -> dict[str, Any]:
+  return {
+    "samples_per_prompt": job.config.rollout.samples_per_prompt,
+    "max_new_tokens": job.max_new_tokens,
+    "eos_token_id": job.eos_token_ids,
+    "pad_token_id": job.tokens.tokenizer.pad_token_id,
+    "mesh": job.mesh,
+  }
+
+
+def fuses(job: Job, settings: dict[str, Any]) -> bool:
+  """Whether a method's rollouts are drawn inside its train step.
+
+  They are where the prompts' forward pass can serve both: rollouts answer the
+  pairs' own prompts, anew at each update, all rows are one micro-batch, and
+  weights lie the same way for decoding as for training. Where they are cut over
+  devices they don't: training gathers a layer's weights once a pass, decoding
+  would gather them once a token.
+  """
+  return bool(
+    settings["kl_coef"]
+    and job.config.rollout.every_steps == 1
+    and not job.config.data.rollout_path
+    and settings["micro_batch_size"] == settings["batch_size"]
+    and job.mesh.shape["fsdp"] == job.mesh.shape["tensor"] == 1
+  )
+
+
+def make_fused_step(job: Job, settings: dict[str, Any], optimizer):
+  """Returns a method's step that draws its rollouts; see `fuses`."""
+  model = job.model.with_rows(sharding.row_sharding(job.mesh))
+  names = ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
+  names += ("estimator",)
+  return train.make_fused_step(
+    model,
+    optimizer,
+    rollout.make_complete(model, **_drawing(job)),
+    **{name: settings[name] for name in names},
     samples_per_prompt=job.config.rollout.samples_per_prompt,
-    max_new_tokens=job.max_new_tokens,
-    eos_token_id=job.eos_token_ids,
-    pad_token_id=job.tokens.tokenizer.pad_token_id,
-    mesh=job.mesh,
+    adapters=job.adapters,
   )
 
 
@@ -339,8 +384,19 @@ def make_update(
   train_step: Callable[..., Any],
   reference: Any,
   pairs: dict[str, np.ndarray],
+  *,
+  fused_step: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-  """Returns update(state, step, timer): rollouts where due, then the step."""
+  """Returns update(state, step, timer): rollouts where due, then the step.
+
+  Args:
+    job: the job.
+    settings: the method's.
+    train_step: of `make_train_step`.
+    reference: the reference policy's parameters.
+    pairs: arrays of the training pairs.
+    fused_step: of `make_fused_step`, which then does the work of both.
+  """
   config, tokens = job.config.rollout, job.tokens
   rollout_step = make_rollout_step(job)
   reference_step = make_reference_step(job, settings)
@@ -361,8 +417,10 @@ def make_update(
     prompt, mask, row = sharding.global_rows(
       job.mesh, tuple(batch[name] for name in names)
     )
-    row_keys = keys.row_keys(jax.random.fold_in(key, step), row)
-    return rollout_step(params, prompt, mask, row_keys)
+    return rollout_step(params, prompt, mask, keys_at(step, row))
+
+  def keys_at(step: int, row):
+    return keys.row_keys(jax.random.fold_in(key, step), row)
 
   def draw_ahead(params, step: int):
     until = min(step + config.every_steps, settings["num_steps"])
@@ -385,4 +443,17 @@ def make_update(
     frozen = reference if settings["kl_coef"] or job.adapters else None
     return timer("train", lambda: train_step(state, frozen, batch, rollouts))
 
-  return update
+  def fused_update(state, step, timer):
+    batch = timer("data", lambda: pairs_at(step))
+    params = train.policy_params(state.trainable, reference, job.adapters)
+    rollouts = timer.alone("rollout", "train", lambda: draw(params, step))
+    timer.alone(
+      "reference", "train", lambda: reference_step(reference, rollouts.rows)
+    )
+    row_keys = keys_at(step, batch.row)
+    state, metrics, _ = timer(
+      "train", lambda: fused_step(state, reference, batch, row_keys)
+    )
+    return state, metrics
+
+  return update if fused_step is None else fused_update

@@ -75,24 +75,25 @@ def attend_slots(
   """Attends from every slot to the shared prompt and to itself.
 
   Args:
-    queries: [B, S, C, H, E].
+    queries: [B, S, T, H, E].
     prompt_keys: [B, K, P, E].
     prompt_values: [B, K, P, E].
-    prompt_mask: bool [B, S, C, P], True where the query sees the prompt token.
-    keys: [B, S, C, K, E], the slots' own.
-    values: [B, S, C, K, E].
-    mask: bool [B, S, C, C], True where the query sees the slot's own token.
+    prompt_mask: bool [B, S, T, P], or broadcastable to it, True where the query
+      sees the prompt token.
+    keys: [B, K, S, C, E], the slots' own.
+    values: [B, K, S, C, E].
+    mask: bool [B, S, T, C], or broadcastable to it, True where the query sees
+      the slot's own token.
     scale: as in `attend`.
     softcap: as in `attend`.
 
   Returns:
-    [B, S, C, H, E] in the dtype of `values`.
+    [B, S, T, H, E] in the dtype of `values`.
   """
   batch, slots, length, _, width = queries.shape
   num_kv_heads = prompt_keys.shape[1]
   grouped = queries.reshape(batch, slots, length, num_kv_heads, -1, width)
-  by_head = grouped.transpose(0, 3, 1, 4, 2, 5)  # [B, K, S, G, C, E]
-  keys, values = (x.transpose(0, 3, 1, 2, 4) for x in (keys, values))
+  by_head = grouped.transpose(0, 3, 1, 4, 2, 5)  # [B, K, S, G, T, E]
 
   def scored(rows, keys, mask):
     scores = _scores(rows, keys, scale, softcap)

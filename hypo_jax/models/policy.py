@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from hypo_jax import scoring
-from hypo_jax.batch import Rows
+from hypo_jax.batch import Rows, predicting
 from hypo_jax.models.config import TransformerConfig
 from hypo_jax.models.transformer import Cache, Params, Transformer
 
@@ -81,9 +81,9 @@ class Model:
       tokens, positions=positions, attention_mask=attention_mask, cache=cache
     )
 
-  def prompt_forward(self, params, tokens, mask):
+  def prompt_forward(self, params, tokens, mask, *, first=0):
     """See `Transformer.prompt_forward`."""
-    return self.bind(params).prompt_forward(tokens, mask)
+    return self.bind(params).prompt_forward(tokens, mask, first=first)
 
   def slots_forward(
     self, params, prompt_keys_values, prompt_mask, tokens, mask
@@ -98,11 +98,10 @@ class Model:
 
     The first token of every slot is predicted by the prompt's last.
     """
-    prompt, slots = self.bind(params).row_forward(
+    last, slots = self.bind(params).row_forward(
       rows.prompt_tokens, rows.prompt_mask, rows.slot_tokens, rows.slot_mask
     )
-    last = jnp.broadcast_to(prompt[:, None, -1:], slots[:, :, :1].shape)
-    return jnp.concatenate([last, slots[:, :, :-1]], axis=2)
+    return predicting(last, slots)
 
   def output_embedding(self, params: Params) -> jax.Array:
     """Returns [D, V]."""
@@ -115,6 +114,49 @@ class Model:
       tokens, positions=positions, attention_mask=attention_mask, cache=cache
     )
     return module.logits(hidden), cache
+
+  def decoder(
+    self,
+    params: Params,
+    prompt_keys_values: tuple[jax.Array, jax.Array],
+    prompt_mask: jax.Array,
+    *,
+    samples_per_prompt: int,
+    max_new_tokens: int,
+    unroll: bool,
+  ) -> tuple[Callable[..., Any], Any]:
+    """Returns what `sampling.decode` draws with: a step and an empty cache.
+
+    A prompt's keys and values are kept once, for all of its samples.
+
+    Args:
+      params: nested dict of arrays.
+      prompt_keys_values: as `prompt_forward` returns them.
+      prompt_mask: bool [B, P].
+      samples_per_prompt: k; N = B * k completions, a prompt's adjacent.
+      max_new_tokens: C.
+      unroll: see `Transformer.decoding_layers`.
+
+    Returns:
+      step_fn(cache, tokens [N], step) -> (logits [N, V], cache), and the cache.
+    """
+    module = self.bind(params)
+    layers = module.decoding_layers(prompt_keys_values, unroll=unroll)
+    rows = prompt_mask.shape[0]
+
+    def step_fn(cache, tokens, step):
+      tokens = tokens.reshape(rows, samples_per_prompt)
+      hidden, cache = module.decode_step(
+        layers, prompt_mask, tokens, step, cache
+      )
+      return module.logits(hidden.reshape(-1, hidden.shape[-1])), cache
+
+    cache = module.empty_cache(layers, rows, samples_per_prompt, max_new_tokens)
+    return step_fn, cache
+
+  def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
+    """Returns float32 [..., V] for hidden states [..., D]."""
+    return self.bind(params).logits(hidden)
 
   def init_cache(self, batch_size: int, length: int) -> Cache:
     """Returns an empty cache of `length` tokens for `batch_size` rows."""

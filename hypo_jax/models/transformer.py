@@ -7,15 +7,19 @@ from layer to layer (attention window, rotary table) is an array on the same
 axis. `Transformer` is a Flax NNX module; `policy.Model` is the same network as
 pure functions of a nested dict of arrays, for training and sampling.
 
-Four ways through the same layers:
+Five ways through the same layers:
 
     hidden           any tokens under an explicit mask, with or without a cache
     prompt_forward   a left-padded prompt; returns its keys and values too
     slots_forward    completion slots that see a prompt and themselves, causally
     row_forward      the last two in one pass
+    decode_step      one more token in every slot, after those of a cache
 
-The last scores prefix-shared rows (`Model.row_hidden`). None of them turns
-hidden states into logits unless asked (`logits`): scoring does that in chunks.
+`row_forward` scores prefix-shared rows (`Model.row_hidden`), `decode_step`
+draws them. None of them turns hidden states into logits unless asked
+(`logits`): scoring does that in chunks. Of a prompt, only the last token
+predicts anything: where no more is asked for, the last layer computes keys and
+values of the others and nothing else (`first`).
 
 A policy with an adapter (`lora`) runs the same code: wherever a layer has an
 adapter for a product, its low-rank product is added inside the layer.
@@ -43,6 +47,20 @@ Cache = dict[str, jax.Array]
 
 # Wider than any sequence: a window of this size hides nothing.
 _NO_WINDOW = 1 << 30
+
+# Tokens a layer of the stack from which the last layer is run apart, where only
+# the last tokens' hidden states are wanted. Six operations a weight and token
+# against some 24 bytes a weight to move, on a machine that does 15 operations
+# in the time of a byte, come out even at 60.
+_TOKENS_A_LAYER = 128
+
+# Models with so few layers are not scanned: what a layer keeps for its gradient
+# is then read where it was written, not through a stack of all layers'.
+_UNROLLED_LAYERS = 4
+
+# A prompt's queries attend in so many blocks, of so many queries or more; four
+# leave out three eighths of the products with keys that come later.
+_QUERY_BLOCKS, _QUERY_BLOCK_SIZE = 4, 64
 
 # Axes that each product sums over, and those it gives.
 LINEAR = {
@@ -245,7 +263,7 @@ class Transformer(nnx.Module):
     # The cache is carried and updated in place: as a scanned input and output
     # it would be copied whole at every token.
     def attend_cached(layer, carry, q, k, v):
-      at = (layer["index"], 0, 0, start, 0)
+      at = (layer.get("index", 0), 0, 0, start, 0)
       k, v = _heads_first(k, v)
       keys = jax.lax.dynamic_update_slice(carry[0], k[None], at)
       values = jax.lax.dynamic_update_slice(carry[1], v[None], at)
@@ -271,12 +289,17 @@ class Transformer(nnx.Module):
     }
 
   def prompt_forward(
-    self, tokens: jax.Array, mask: jax.Array
+    self, tokens: jax.Array, mask: jax.Array, *, first: int = 0
   ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Runs prompts [B, P]; a token sees the real ones up to itself.
 
+    Args:
+      tokens: int32 [B, P].
+      mask: bool [B, P].
+      first: hidden states are returned from this position on.
+
     Returns:
-      hidden [B, P, D], and the keys and values of every layer, each
+      hidden [B, P - first, D], and the keys and values of every layer, each
       [L, B, K, P, E].
     """
 
@@ -285,8 +308,13 @@ class Transformer(nnx.Module):
       out = self._attend_prompt(layer, mask, q, k, v)
       return out, carry, (k, v)
 
-    positions = token_positions(mask)
-    hidden, _, keys_values = self._run(tokens, positions, attend_prompt)
+    hidden, _, keys_values = self._run(
+      tokens,
+      token_positions(mask),
+      attend_prompt,
+      first=first,
+      longest=mask.shape[1],
+    )
     return hidden, keys_values
 
   def slots_forward(
@@ -318,6 +346,7 @@ class Transformer(nnx.Module):
       slot_positions(prompt_mask, mask),
       attend_slot,
       extra=prompt_keys_values,
+      longest=prompt_mask.shape[1] + mask.shape[2],
     )
     return hidden
 
@@ -341,7 +370,8 @@ class Transformer(nnx.Module):
       mask: bool [B, S, C].
 
     Returns:
-      hidden [B, P, D] of the prompts and [B, S, C, D] of the slots.
+      hidden [B, 1, D] of the prompts' last tokens and [B, S, C, D] of the
+      slots.
     """
     rows, length = prompt_tokens.shape
     slots = tokens.shape[1:]
@@ -352,8 +382,8 @@ class Transformer(nnx.Module):
       return jnp.concatenate([prompt, flat], axis=1)
 
     def cut(x):
-      """Undoes `join`."""
-      prompt, flat = jnp.split(x, [length], axis=1)
+      """Undoes `join`, of any number of the prompt's last tokens."""
+      prompt, flat = jnp.split(x, [x.shape[1] - slots[0] * slots[1]], axis=1)
       return prompt, flat.reshape(rows, *slots, *x.shape[2:])
 
     def attend_row(layer, carry, q, k, v):
@@ -369,16 +399,133 @@ class Transformer(nnx.Module):
       join(prompt_tokens, tokens),
       join(token_positions(prompt_mask), slot_positions(prompt_mask, mask)),
       attend_row,
+      first=length - 1,
+      longest=length + slots[1],
     )
     return cut(hidden)
 
+  def decoding_layers(
+    self, prompt_keys_values: tuple[jax.Array, jax.Array], *, unroll: bool
+  ) -> list[Params]:
+    """Returns the layers as `decode_step` takes them, in groups.
+
+    On CPU a layer that a scan cuts from the stack is copied, at every token.
+    Cut apart once, before the tokens, it is read where it lies.
+
+    Args:
+      prompt_keys_values: as `prompt_forward` returns them.
+      unroll: each layer apart; else all layers scanned.
+    """
+    num_layers = self.config.num_layers
+    sizes = (1,) * num_layers if unroll else (num_layers,)
+    return self._layer_groups(sizes, prompt_keys_values)
+
+  def empty_cache(
+    self, layers: list[Params], rows: int, slots: int, length: int
+  ) -> list[tuple[jax.Array, jax.Array]]:
+    """Returns keys and values of no tokens, for `decode_step`.
+
+    Of layers apart, [B, K S, C, E] each; of scanned ones, [L, B, K S, C, E]:
+    without axes of one element, for which XLA would copy it at every token.
+
+    Args:
+      layers: of `decoding_layers`.
+      rows: B.
+      slots: S.
+      length: C.
+    """
+    c = self.config
+    shape = (rows, c.num_kv_heads * slots, length, c.head_dim)
+
+    def empty(group):
+      stack = group["index"].shape if "index" in group else ()
+      zeros = jnp.zeros((*stack, *shape), jnp.dtype(c.compute_dtype))
+      return zeros, zeros
+
+    return [empty(group) for group in layers]
+
+  def decode_step(
+    self,
+    layers: list[Params],
+    prompt_mask: jax.Array,
+    tokens: jax.Array,
+    step: jax.Array,
+    cache: list[tuple[jax.Array, jax.Array]],
+  ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
+    """Runs one more token of every slot.
+
+    Args:
+      layers: of `decoding_layers`.
+      prompt_mask: bool [B, P].
+      tokens: int32 [B, S], the slots' tokens number `step`.
+      step: int32 scalar.
+      cache: of `empty_cache`; updated in place.
+
+    Returns:
+      hidden [B, S, D] and the cache, with this token in it.
+    """
+    prompt_length = jnp.sum(prompt_mask, axis=-1, dtype=jnp.int32)
+    at = prompt_length[:, None, None]  # [B, 1, 1], as positions [B, S, T]
+    prompt_positions = token_positions(prompt_mask)[:, None]
+    steps = jnp.arange(cache[0][0].shape[-2], dtype=jnp.int32)
+    rows, slots = tokens.shape
+
+    def put(layer, old, new):
+      """Adds [B, S, 1, K, E]; returns the cache and the layer's part of it."""
+      new = new.transpose(0, 3, 1, 2, 4).reshape(rows, -1, 1, new.shape[-1])
+      if "index" not in layer:
+        cache = jax.lax.dynamic_update_slice(old, new, (0, 0, step, 0))
+        return cache, cache
+      at = layer["index"]
+      start = (at, 0, 0, step, 0)
+      cache = jax.lax.dynamic_update_slice(old, new[None], start)
+      return cache, jax.lax.dynamic_index_in_dim(cache, at, keepdims=False)
+
+    def attend_step(layer, carry, q, k, v):
+      keys_cache, keys = put(layer, carry[0], k)
+      values_cache, values = put(layer, carry[1], v)
+      shape = (rows, k.shape[3], slots, *keys.shape[2:])
+      near_prompt = self._near(layer, at + step, prompt_positions)
+      near = self._near(layer, at + step, at + steps)
+      out = attend_slots(
+        q,
+        *layer["extra"],
+        near_prompt & prompt_mask[:, None, None],
+        keys.reshape(shape),
+        values.reshape(shape),
+        near & (steps <= step)[None, None, None],
+        **self._score_settings(),
+      )
+      return out, (keys_cache, values_cache), None
+
+    positions = jnp.broadcast_to(at + step, (*tokens.shape, 1))
+    hidden, cache, _ = self._run_groups(
+      layers, tokens[..., None], positions, attend_step, cache
+    )
+    return hidden[..., 0, :], cache
+
   def _attend_prompt(self, layer, mask, q, k, v):
-    """Attention of prompts to themselves, causally; keys lie heads first."""
+    """Attention of prompts' last tokens, causally; keys lie heads first."""
+    length = mask.shape[1]
+    first = length - q.shape[1]
     positions = token_positions(mask)
-    causal = jnp.tril(jnp.ones((mask.shape[1],) * 2, bool))
-    visible = causal & mask[:, None, :]
-    near = visible & self._near(layer, positions, positions)
-    return attend(q, k, v, near, **self._score_settings())
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    parts = []
+    size = max(_QUERY_BLOCK_SIZE, -(-length // _QUERY_BLOCKS))
+    for start in range(first, length, size):
+      stop = min(start + size, length)
+      visible = causal[start:stop, :stop] & mask[:, None, :stop]
+      near = self._near(layer, positions[:, start:stop], positions[:, :stop])
+      parts.append(
+        attend(
+          q[:, start - first : stop - first],
+          k[:, :, :stop],
+          v[:, :, :stop],
+          visible & near,
+          **self._score_settings(),
+        )
+      )
+    return jnp.concatenate(parts, axis=1)
 
   def _attend_slots(
     self, layer, prompt_mask, mask, prompt_keys_values, q, k, v
@@ -390,6 +537,7 @@ class Transformer(nnx.Module):
     near_prompt = self._near(layer, positions, prompt_positions)
     causal = jnp.tril(jnp.ones((length, length), bool))
     visible = causal & mask[:, :, None, :]
+    k, v = (x.transpose(0, 3, 1, 2, 4) for x in (k, v))  # [B, K, S, C, E]
     return attend_slots(
       q,
       *prompt_keys_values,
@@ -420,39 +568,110 @@ class Transformer(nnx.Module):
     *,
     carry: Any = None,
     extra: Any = None,
+    first: int = 0,
+    longest: int | None = None,
   ) -> tuple[jax.Array, Any, Any]:
-    """Scans the layers.
+    """Runs all layers, in one scan or, where `first` is not 0, in two.
 
     Args:
-      tokens: int32 [..., T].
+      tokens: int32 [..., T]; [B, T] where first is not 0.
       positions: int32 [..., T].
-      attention: (layer, carry, q, k, v) -> (out, carry, kept); q, k, v and out
-        are [..., T, heads, E].
-      carry: what attention hands from layer to layer.
+      attention: (layer, carry, q, k, v) -> (out, carry, kept); k and v are
+        [..., T, K, E], q and out [..., T, H, E], of the last tokens only in
+        the last layer if first is not 0.
+      carry: what attention hands from layer to layer; None if first is not 0.
       extra: arrays with a leading axis L, seen as layer["extra"].
+      first: the last layer gives hidden states from this token on only.
+      longest: all positions lie below, if it is known.
 
     Returns:
-      Normed hidden states [..., T, D], carry, and `kept` stacked over layers.
+      Normed hidden states [..., T - first, D], carry, and `kept` stacked over
+      layers.
+    """
+    num_layers = self.config.num_layers
+    # Cutting the last layer from the stack copies all weights, and gathers
+    # their gradients again; it pays where that many tokens are left out.
+    apart = tokens.shape[0] * first >= _TOKENS_A_LAYER * num_layers
+    sizes = (num_layers - 1, 1) if apart else (num_layers,)
+    if num_layers <= _UNROLLED_LAYERS and carry is None:
+      sizes, apart = (1,) * num_layers, bool(first)
+    groups = self._layer_groups(sizes, extra)
+    hidden, carries, kept = self._run_groups(
+      groups,
+      tokens,
+      positions,
+      attention,
+      [carry] * len(groups),
+      first=first if apart else 0,
+      longest=longest,
+    )
+    if len(kept) > 1:
+      kept = [jax.tree.map(lambda *x: jnp.concatenate(x), *kept)]
+    if first and not apart:
+      hidden = hidden[:, first:]
+    return hidden, carries[-1], kept[0]
+
+  def _layer_groups(self, sizes: tuple[int, ...], extra: Any) -> list[Params]:
+    """Returns what differs by layer, cut into groups of so many layers.
+
+    One layer alone has no layer axis; more are stacked, and have "index".
     """
     c = self.config
-    dtype = jnp.dtype(c.compute_dtype)
-    cos, sin, table = _rotary_tables(c, positions)
+    windows = c.windows or (None,) * c.num_layers
+    weights = nnx.to_pure_dict(nnx.state(self.layers))
+    layers = {
+      "weights": _cast(weights, jnp.dtype(c.compute_dtype)),
+      "adapters": self.adapters["layers"],
+      "table": _rotary_table_numbers(c),
+      "window": jnp.array([w or _NO_WINDOW for w in windows]),
+      "extra": extra,
+    }
+    groups, start = [], 0
+    for size in sizes:
+      stop = start + size
+      if size == 1:
+        groups.append(jax.tree.map(lambda x, at=start: x[at], layers))
+      elif size:
+        cut = layers
+        if size < c.num_layers:
+          cut = jax.tree.map(lambda x, a=start, b=stop: x[a:b], layers)
+        groups.append(cut | {"index": jnp.arange(size)})
+      start = stop
+    return groups
 
-    def body(state, layer):
+  def _run_groups(
+    self,
+    groups: list[Params],
+    tokens: jax.Array,
+    positions: jax.Array,
+    attention: Callable,
+    carries: list[Any],
+    first: int = 0,
+    longest: int | None = None,
+  ) -> tuple[jax.Array, list[Any], list[Any]]:
+    """Runs each group of layers; see `_run`. One carry a group."""
+    c = self.config
+    cos, sin = _rotary_tables(c, positions, longest)
+
+    def body(state, layer, first):
       x, carry = state
       w = layer["weights"]
+
+      def last(x):
+        return x[:, first:] if first else x
 
       def linear(name, inputs):
         return _linear(layer, name, inputs, c.adapter_scale)
 
       def attention_branch(x, carry):
         normed = _norm(c, x, w, "attention_norm")
-        q, k, v = (linear(name, normed) for name in ("query", "key", "value"))
+        k, v = linear("key", normed), linear("value", normed)
+        q = linear("query", last(normed))
         if c.query_key_norm:
           q, k = _norm(c, q, w, "query_norm"), _norm(c, k, w, "key_norm")
         if c.rope is not None:
-          at = layer["table"]
-          q, k = _rotate(q, cos[at], sin[at]), _rotate(k, cos[at], sin[at])
+          turn, by = cos[layer["table"]], sin[layer["table"]]
+          k, q = _rotate(k, turn, by), _rotate(q, last(turn), last(by))
         out, carry, kept = attention(layer, carry, q, k, v)
         out = linear("output", out)
         if c.post_norms:
@@ -470,6 +689,7 @@ class Transformer(nnx.Module):
         return _norm(c, out, w, "mlp_post_norm") if c.post_norms else out
 
       out, carry, kept = attention_branch(x, carry)
+      x = last(x)
       if c.parallel_residual:
         x = x + out + mlp_branch(x)
       else:
@@ -477,23 +697,22 @@ class Transformer(nnx.Module):
         x = x + mlp_branch(x)
       return (self._held(x), carry), kept
 
-    weights = nnx.to_pure_dict(nnx.state(self.layers))
-    windows = c.windows or (None,) * c.num_layers
-    scanned = {
-      "weights": _cast(weights, dtype),
-      "adapters": self.adapters["layers"],
-      "table": table,
-      "index": jnp.arange(c.num_layers),
-      "window": jnp.array([w or _NO_WINDOW for w in windows]),
-      "extra": extra,
-    }
-    x = self._held(self._embed(tokens, positions, dtype))
-    step = jax.checkpoint(body) if c.remat else body
-    (x, carry), kept = jax.lax.scan(step, (x, carry), scanned)
+    x = self._held(self._embed(tokens, positions))
+    carried, kept = [], []
+    for number, (group, carry) in enumerate(zip(groups, carries, strict=True)):
+      step = partial(body, first=first if number == len(groups) - 1 else 0)
+      step = jax.checkpoint(step) if c.remat else step
+      if "index" in group:
+        (x, carry), found = jax.lax.scan(step, (x, carry), group)
+      else:
+        (x, carry), found = step((x, carry), group)
+        found = jax.tree.map(lambda a: a[None], found)
+      carried.append(carry)
+      kept.append(found)
     final = {"final_norm": self.final_norm[...]}
     if c.norm == "layer":
       final["final_norm_bias"] = self.final_norm_bias[...]
-    return _norm(c, x, final, "final_norm"), carry, kept
+    return _norm(c, x, final, "final_norm"), carried, kept
 
   def _held(self, x: jax.Array) -> jax.Array:
     """Keeps rows where they are: see `Model`."""
@@ -501,7 +720,8 @@ class Transformer(nnx.Module):
       return x
     return jax.lax.with_sharding_constraint(x, self.rows)
 
-  def _embed(self, tokens, positions, dtype) -> jax.Array:
+  def _embed(self, tokens, positions) -> jax.Array:
+    dtype = jnp.dtype(self.config.compute_dtype)
     x = self.embedding[...].astype(dtype)[tokens]
     if self.config.embedding_scale != 1.0:
       x = x * jnp.asarray(self.config.embedding_scale, dtype)
@@ -510,21 +730,40 @@ class Transformer(nnx.Module):
     return x
 
 
-def _rotary_tables(config: TransformerConfig, positions: jax.Array):
-  """Returns cos and sin [R, ..., T, E/2] and each layer's table number [L]."""
+def _rotary_settings(config: TransformerConfig) -> tuple[tuple, tuple]:
+  """Returns the distinct rotary settings, and each layer's."""
   by_layer = config.rope
   if not isinstance(by_layer, tuple):
     by_layer = (by_layer,) * config.num_layers
-  tables = list(dict.fromkeys(by_layer))
-  numbers = jnp.array([tables.index(rope) for rope in by_layer])
+  return tuple(dict.fromkeys(by_layer)), by_layer
+
+
+def _rotary_table_numbers(config: TransformerConfig) -> jax.Array:
+  """Returns int32 [L], the table that each layer turns by."""
+  tables, by_layer = _rotary_settings(config)
+  return jnp.array([tables.index(rope) for rope in by_layer])
+
+
+def _rotary_tables(
+  config: TransformerConfig, positions: jax.Array, longest: int | None
+):
+  """Returns cos and sin [R, ..., T, E/2] of R tables.
+
+  Looked up where all positions lie below `longest`: computed token by token,
+  XLA on CPU would compute them again for each head and layer.
+  """
   if config.rope is None:
-    return None, None, numbers
+    return None, None
+  tables, _ = _rotary_settings(config)
   turned = config.head_dim if config.rotary_dim is None else config.rotary_dim
   frequencies = jnp.stack([rope.frequencies(turned) for rope in tables])
-  extra_axes = (1,) * positions.ndim
-  frequencies = frequencies.reshape(len(tables), *extra_axes, -1)
-  angles = positions[..., None] * frequencies
-  return jnp.cos(angles), jnp.sin(angles), numbers
+  at = positions if longest is None else jnp.arange(longest)
+  shape = (len(tables), *(1,) * at.ndim, frequencies.shape[-1])
+  angles = at[..., None] * frequencies.reshape(shape)
+  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  return (
+    (cos, sin) if longest is None else (cos[:, positions], sin[:, positions])
+  )
 
 
 def token_positions(mask: jax.Array) -> jax.Array:

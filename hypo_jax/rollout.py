@@ -1,0 +1,109 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rollouts of the policy: completions of the batch's prompts, on a mesh.
+
+Completions are drawn at temperature 1 from the whole distribution, so that the
+sampled distribution is the scored one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from hypo_jax import sampling, sharding
+from hypo_jax.batch import Completions, Rollouts, rollout_rows
+
+Params = Any
+
+
+def make_rollout_step(
+  model,
+  *,
+  samples_per_prompt: int,
+  max_new_tokens: int,
+  eos_token_id: int | tuple[int, ...],
+  pad_token_id: int,
+  mesh: Mesh,
+) -> Callable[..., Rollouts]:
+  """Returns rollout_step(params, prompt_tokens, prompt_mask, keys), jitted.
+
+  keys [B] are one a row. Weights are re-laid once for decoding (see
+  `sharding`), not once a token.
+
+  Args:
+    model: `models.Model`.
+    samples_per_prompt: k.
+    max_new_tokens: C.
+    eos_token_id: the token that ends a completion, or several such.
+    pad_token_id: fills a completion after its EOS.
+    mesh: of `sharding.make_mesh`.
+  """
+  decoding = sharding.rollout_mesh(mesh, model.config.num_kv_heads)
+  rows = sharding.rollout_row_sharding(decoding)
+  model = model.with_rows(rows)
+  complete = make_complete(
+    model,
+    samples_per_prompt=samples_per_prompt,
+    max_new_tokens=max_new_tokens,
+    eos_token_id=eos_token_id,
+    pad_token_id=pad_token_id,
+    mesh=mesh,
+  )
+
+  def rollout_step(params, prompt_tokens, prompt_mask, keys) -> Rollouts:
+    params = sharding.lay_for_rollouts(decoding, params)
+    tokens, mask, keys = jax.lax.with_sharding_constraint(
+      (prompt_tokens, prompt_mask, keys), rows
+    )
+    last, keys_values = model.prompt_forward(
+      params, tokens, mask, first=tokens.shape[1] - 1
+    )
+    completions = complete(params, last, keys_values, mask, keys)
+    rollouts = rollout_rows(prompt_tokens, prompt_mask, completions)
+    return jax.lax.with_sharding_constraint(
+      rollouts, sharding.row_sharding(mesh)
+    )
+
+  return jax.jit(rollout_step)
+
+
+def make_complete(
+  model,
+  *,
+  samples_per_prompt: int,
+  max_new_tokens: int,
+  eos_token_id: int | tuple[int, ...],
+  pad_token_id: int,
+  mesh: Mesh,
+) -> Callable[..., Completions]:
+  """Returns complete(params, last, keys_values, prompt_mask, keys).
+
+  It draws completions of prompts that have been run: last [B, 1, D] and
+  keys_values are what `Model.prompt_forward` says of them. Arguments as in
+  `make_rollout_step`.
+  """
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+
+  def complete(params, last, keys_values, prompt_mask, keys) -> Completions:
+    step_fn, cache = model.decoder(
+      params,
+      keys_values,
+      prompt_mask,
+      samples_per_prompt=samples_per_prompt,
+      max_new_tokens=max_new_tokens,
+      unroll=on_cpu,
+    )
+    return sampling.decode(
+      step_fn,
+      cache,
+      model.logits(params, last[:, 0]),
+      keys,
+      samples_per_prompt=samples_per_prompt,
+      max_new_tokens=max_new_tokens,
+      eos_token_id=eos_token_id,
+      pad_token_id=pad_token_id,
+    )
+
+  return complete
