@@ -37,10 +37,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from hypo_jax.models import quantized
+from hypo_jax.models import quantized, row_attention
 from hypo_jax.models.attention import attend, attend_slots
 from hypo_jax.models.config import TransformerConfig
 from hypo_jax.models.linear import product
+from hypo_jax.models.row_layout import RowLayout
 
 Params = dict[str, Any]
 Cache = dict[str, jax.Array]
@@ -386,7 +387,17 @@ class Transformer(nnx.Module):
       prompt, flat = jnp.split(x, [x.shape[1] - slots[0] * slots[1]], axis=1)
       return prompt, flat.reshape(rows, *slots, *x.shape[2:])
 
+    kernel = row_attention.kernel(
+      self.rows,
+      self.config,
+      RowLayout(length, slots[1]),
+      **self._score_settings(),
+    )
+
     def attend_row(layer, carry, q, k, v):
+      if kernel is not None:
+        real = join(prompt_mask, mask)
+        return kernel(q, k, v, real, layer["window"]), carry, None
       (q, slot_q), (k, slot_k), (v, slot_v) = map(cut, (q, k, v))
       k, v = _heads_first(k, v)
       prompt = self._attend_prompt(layer, prompt_mask, q, k, v)
