@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations counted from a jaxpr, against hand counts and XLA's own."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from hypo_jax import objective
 from hypo_jax.aot import flops
 from hypo_jax.batch import Rows
-from hypo_jax.models import Model, TransformerConfig
+from hypo_jax.models import Model, TransformerConfig, row_splash
+from hypo_jax.models.row_layout import RowLayout
 from hypo_jax.scoring import token_log_probs_from_hidden
 
 B, T, D, F, L, V = 3, 5, 8, 16, 4, 32
@@ -141,3 +144,26 @@ def test_a_transformer_row_counts_as_by_hand():
   expected = L * 2 * (tokens * weights + 2 * attention)
   expected += 2 * B * slots * length * D * V
   assert found.flops == expected
+
+
+def test_a_kernel_counts_every_program_of_its_grid():
+  """Splash attention of 900 tokens: two blocks of 512, two products."""
+  layout, tokens, width = RowLayout(500, 100), 900, 16
+  attend = partial(
+    row_splash.attend_row,
+    layout=layout,
+    windows=(None,),
+    scale=1.0,
+    softcap=None,
+  )
+  found = flops.count_function(
+    attend,
+    shape(2, tokens, 4, width),
+    shape(2, tokens, 2, width),
+    shape(2, tokens, 2, width),
+    shape(2, tokens, dtype=bool),
+    shape(dtype=jnp.int32),
+  )
+  assert found.flops == 2 * 2 * 2 * 4 * 1024**2 * width
+  # What is on the chip doesn't count: scores would be 33 MB.
+  assert found.bytes < 8e6

@@ -2,6 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A row's attention by kernels equals the plain form, value and gradient."""
 
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -10,11 +17,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax._src.cudnn import fused_attention_stablehlo
 
-from hypo_jax.models import row_attention, row_splash
+from hypo_jax import sharding
+from hypo_jax.models import TransformerConfig, row_attention, row_splash
 from hypo_jax.models.attention import attend
 from hypo_jax.models.row_layout import RowLayout
 
+ROOT = pathlib.Path(__file__).parents[1]
 KERNELS = {
   "splash": partial(row_splash.attend_row, interpret=True),
   "cudnn": partial(row_attention.attend_row_cudnn, implementation="xla"),
@@ -122,3 +132,159 @@ def test_a_kernel_equals_the_plain_form(name, case):
       np.testing.assert_allclose(one, other, atol=2e-5)
 
   check()
+
+
+def test_a_row_s_layout_drawn():
+  """Two of prompt, two slots of two; padding of the row goes on as slots."""
+  index = np.arange(7)
+  assert RowLayout(2, 2).visible(index, index).astype(int).tolist() == [
+    [1, 0, 0, 0, 0, 0, 0],
+    [1, 1, 0, 0, 0, 0, 0],
+    [1, 1, 1, 0, 0, 0, 0],
+    [1, 1, 1, 1, 0, 0, 0],
+    [1, 1, 0, 0, 1, 0, 0],
+    [1, 1, 0, 0, 1, 1, 0],
+    [1, 1, 0, 0, 0, 0, 1],
+  ]
+  near = RowLayout(2, 2).visible(index[4:6], index, window=2)
+  assert near.astype(int).tolist() == [
+    [0, 1, 0, 0, 1, 0, 0],
+    [0, 0, 0, 0, 1, 1, 0],
+  ]
+
+
+def test_windows_wider_than_a_sequence_are_none():
+  layout = RowLayout(6, 4)
+  assert layout.windows((None, 10, 4096)) == (None,)
+  windows = layout.windows((4096, 9, None, 9, 3))
+  assert windows == (None, 9, 3)
+  numbers = [int(layout.window_number(w, windows)) for w in (1 << 30, 9, 3)]
+  assert numbers == [0, 1, 2]
+
+
+def test_blocks_cover_a_row_with_little_to_spare():
+  for length in range(1, 3000, 7):
+    block = row_splash.block_size(length)
+    assert block % 128 == 0 and block <= 512
+    assert -length % block < 128 * -(-length // 512)
+
+
+CONFIG = TransformerConfig(
+  vocab_size=8,
+  num_layers=2,
+  width=16,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=16,
+  mlp_width=16,
+  max_positions=64,
+  compute_dtype="bfloat16",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+  platform: str
+  compute_capability: str = ""
+
+
+@pytest.mark.parametrize(
+  ("device", "changes", "expected"),
+  [
+    (Device("cpu"), {}, None),
+    (Device("tpu"), {}, row_splash.attend_row),
+    (Device("tpu"), {"head_dim": 6}, row_splash.attend_row),
+    (Device("gpu", "9.0"), {}, row_attention.attend_row_cudnn),
+    (Device("gpu", "7.5"), {}, None),
+    (Device("gpu", "9.0"), {"compute_dtype": "float32"}, None),
+    (Device("gpu", "9.0"), {"attention_softcap": 50.0}, None),
+    (Device("gpu", "9.0"), {"head_dim": 20}, None),
+    (Device("gpu", "9.0"), {"head_dim": 256}, None),
+  ],
+)
+def test_a_device_attends_with_what_takes_the_model(device, changes, expected):
+  config = dataclasses.replace(CONFIG, **changes)
+  assert row_attention._on(device, config) is expected
+
+
+def test_a_cpu_and_unplaced_rows_have_the_plain_form():
+  rows = sharding.row_sharding(sharding.make_mesh())
+  for where in (None, rows):
+    how = {"scale": 1.0, "softcap": None}
+    assert row_attention.kernel(where, CONFIG, RowLayout(6, 5), **how) is None
+
+
+@pytest.mark.parametrize(
+  ("kernel", "platform", "calls"),
+  [
+    (
+      row_splash.attend_row,
+      "tpu",
+      ["splash_mha_fwd", "splash_mha_dkv", "splash_mha_dq"],
+    ),
+    (
+      row_attention.attend_row_cudnn,
+      "cuda",
+      ["__cudnn$fmhaScaleBiasSoftmax", "__cudnn$fmhaScaleBiasSoftmaxBackward"],
+    ),
+  ],
+  ids=["tpu", "cuda"],
+)
+def test_a_kernel_lowers_for_its_platform(kernel, platform, calls, monkeypatch):
+  """Forward and backward are kernels' calls, and no scores are left."""
+  # This machine has no cuDNN to ask.
+  monkeypatch.setattr(
+    fused_attention_stablehlo, "check_cudnn_version", lambda: 91000
+  )
+  layout = RowLayout(prompt=200, slot=50)  # T = 350, or 384 in blocks
+  attend = partial(
+    kernel, layout=layout, windows=(None, 3), scale=0.25, softcap=None
+  )
+
+  def shape(*axes, dtype=jnp.bfloat16):
+    return jax.ShapeDtypeStruct(axes, dtype)
+
+  def loss(*arrays):
+    return attend(*arrays).astype(jnp.float32).sum()
+
+  traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(
+    shape(2, 350, 4, 16),
+    shape(2, 350, 2, 16),
+    shape(2, 350, 2, 16),
+    shape(2, 350, dtype=bool),
+    shape(dtype=jnp.int32),
+  )
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  found = re.findall(r"custom_call @([\w$.]+)", text)
+  if platform == "tpu":
+    assert set(found) == {"tpu_custom_call"}
+    found = re.findall(r'kernel_name = "([a-z_]+?)_(?:no_|segm)', text)
+  assert found == calls
+  assert not re.search(r"x(350x350|384x384)xf32", text)
+
+
+@pytest.fixture(scope="module")
+def trial():
+  """What tests/row_attention_trial.py prints."""
+  flags = "--xla_force_host_platform_device_count=8"
+  process = subprocess.run(
+    [sys.executable, str(ROOT / "tests" / "row_attention_trial.py")],
+    env=os.environ
+    | {
+      "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
+      "PYTHONPATH": str(ROOT),
+    },
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert process.returncode == 0, process.stderr[-3000:]
+  return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["two", "four"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_model_over_devices_scores_as_with_the_plain_form(trial, name, mesh):
+  """Loss and gradient; heads are cut by two devices, and not by four."""
+  assert trial[f"{name} {mesh}"] < 2e-5

@@ -107,9 +107,23 @@ def _equation(equation: Any, bounds: list[int]) -> Count:
   if name == "cond":
     branches = [_count(b.jaxpr, bounds) for b in params["branches"]]
     return max(branches, key=lambda branch: branch.flops)
+  if name == "pallas_call":
+    return _kernel(equation, bounds)
   trips = params["length"] if name == "scan" else 1
   inner = sum((_count(j, bounds) for j in _jaxprs(params)), Count())
   return inner.times(trips)
+
+
+def _kernel(equation: Any, bounds: list[int]) -> Count:
+  """A Pallas kernel: every program of its grid, none skipped.
+
+  Its products read what is on the chip already; bytes are the kernel's own
+  operands and results.
+  """
+  inside = _count(equation.params["jaxpr"], bounds)
+  programs = math.prod(equation.params["grid_mapping"].grid)
+  arrays = (v.aval for v in (*equation.invars, *equation.outvars))
+  return Count(inside.flops * programs, sum(_bytes(x) for x in arrays))
 
 
 def _product(equation: Any) -> Count:

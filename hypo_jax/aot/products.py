@@ -4,6 +4,7 @@
 
 dot            2 * elements of the result * elements summed over
 convolution    the same, where batch axes of the product are window axes
+custom call    of splash attention: see `_SPLASH`; of anything else 0
 """
 
 import math
@@ -13,6 +14,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from hypo_jax.aot.text import Instruction
+
+# Products of queries by keys, or as large, that a kernel of splash attention
+# does: scores and average; scores again, and the gradients of weights and
+# queries; scores, and the gradients of weights, values and keys.
+_SPLASH = {"fwd": 2, "dq": 3, "dkv": 4}
 
 
 def product_flops(i: Instruction, body: Mapping[str, Instruction]) -> float:
@@ -26,7 +32,19 @@ def product_flops(i: Instruction, body: Mapping[str, Instruction]) -> float:
     return _dot_flops(i, body)
   if i.opcode == "convolution":
     return _convolution_flops(i, body)
+  if i.opcode == "custom-call":
+    return _splash_flops(i, body)
   return 0.0
+
+
+def _splash_flops(i: Instruction, body) -> float:
+  """Operations of splash attention, as if no block were skipped."""
+  kind = re.search(r"/splash_m[hq]a_(\w+?)_\w+/pallas_call", i.source)
+  if kind is None:
+    return 0.0
+  # Operands: three arrays of the mask's, queries [..., H, T, E], keys.
+  queries, keys = (body[o].results[0].shape for o in i.operands[3:5])
+  return _SPLASH[kind[1]] * 2.0 * math.prod(queries) * keys[-2]
 
 
 def _dot_flops(i: Instruction, body) -> float:

@@ -28,6 +28,8 @@ _ARRAY = re.compile(r"([a-z]+[0-9]*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?")
 _SPACE = re.compile(r"S\((\d+)\)")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = (.*)$")
+# What a Pallas kernel notes about itself, the only thing that breaks a line.
+_NOTES = re.compile(r"kernel_metadata=\{\n.*?\n\}", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ def parse(text: str) -> Module:
   """
   computations: dict[str, dict[str, Instruction]] = {}
   entry, body = "", None
-  for line in text.splitlines():
+  for line in _NOTES.sub("kernel_metadata={}", text).splitlines():
     if head := _HEAD.match(line):
       body = computations.setdefault(head[2], {})
       entry = head[2] if head[1] else entry
