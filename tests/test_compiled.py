@@ -232,12 +232,14 @@ def test_text_without_an_entry_is_told():
 
 KERNEL = """HloModule jit_f, num_partitions=4
 
-ENTRY %main (p0: s8[1,2,2], p1: bf16[2,4,1024,128]) -> bf16[2,16,1024,128] {
-  %p0 = s8[1,2,2]{2,1,0} parameter(0)
+ENTRY %main (p0: s8[1,2,3], p1: bf16[2,4,1024,128], \
+p2: s32[2,512,256]) -> bf16[2,16,1024,128] {
+  %p0 = s8[1,2,3]{2,1,0} parameter(0)
   %p1 = bf16[2,4,1024,128]{3,2,1,0} parameter(1)
+  %p2 = s32[2,512,256]{2,1,0} parameter(2)
   %q = bf16[2,16,1024,128]{3,2,1,0} broadcast(%p1), dimensions={0,1,2,3}
   %splash_mha_fwd.1 = (f32[2,512,128]{2,1,0:T(8,128)}, \
-bf16[2,16,1024,128]{3,2,1,0}) custom-call(%p0, %p0, %p0, %q, %p1, %p1), \
+bf16[2,16,1024,128]{3,2,1,0}) custom-call(%p0, %p0, %p0, %q, %p1, %p1, %p2), \
 custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
 
 "xprof_metadata":"{\\"block_q\\": 512}"
@@ -252,10 +254,11 @@ custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
 
 
 def test_splash_attention_counts_its_products_and_its_operands():
-  """Its notes break lines in the text, and close a bracket on one."""
+  """Two by three blocks; its notes break lines and close a bracket on one."""
   found = compiled.read(KERNEL)
-  assert found.flops == 2 * 2 * 2 * 16 * 1024**2 * 128
+  assert found.flops == 2 * 2 * (2 * 16) * 128 * (2 * 3) * (512 * 256)
   heads = 2 * 1024 * 128 * 2  # bytes of one head's, both rows
   kernel = found.work[-1]
   assert kernel.flops == found.flops
-  assert kernel.bytes == (16 + 4 + 4 + 16) * heads + 12 + 4 * 2 * 512 * 128
+  own = 3 * 6 + 4 * 2 * 512 * 256 + 4 * 2 * 512 * 128
+  assert kernel.bytes == (16 + 4 + 4 + 16) * heads + own

@@ -38,13 +38,19 @@ def product_flops(i: Instruction, body: Mapping[str, Instruction]) -> float:
 
 
 def _splash_flops(i: Instruction, body) -> float:
-  """Operations of splash attention, as if no block were skipped."""
+  """Operations of splash attention, if no program of its grid is skipped.
+
+  The grid is as wide as the query block that sees most key blocks.
+  """
   kind = re.search(r"/splash_m[hq]a_(\w+?)_\w+/pallas_call", i.source)
   if kind is None:
     return 0.0
-  # Operands: three arrays of the mask's, queries [..., H, T, E], keys.
-  queries, keys = (body[o].results[0].shape for o in i.operands[3:5])
-  return _SPLASH[kind[1]] * 2.0 * math.prod(queries) * keys[-2]
+  # Operands: what each program of a head works on [1, blocks, blocks], two more
+  # such arrays, queries [..., H, T, E], ..., masks of blocks [n, block, block].
+  shapes = [body[o].results[0].shape for o in i.operands]
+  *heads, _, width = shapes[3]
+  programs, block = math.prod(shapes[0]), math.prod(shapes[-1][-2:])
+  return _SPLASH[kind[1]] * 2.0 * math.prod(heads) * width * programs * block
 
 
 def _dot_flops(i: Instruction, body) -> float:

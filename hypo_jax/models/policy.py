@@ -35,7 +35,9 @@ class Model:
       between layers. Where weights are cut over the devices that also cut the
       rows, nothing else tells the compiler to gather the weights and leave the
       rows: it may cut the width instead and add up whole batches of
-      activations. None leaves the choice to the compiler.
+      activations. On TPU and GPU a model that knows its rows also attends with
+      the platform's kernel where it can (see `row_attention`). None leaves the
+      choice to the compiler.
   """
 
   def __init__(

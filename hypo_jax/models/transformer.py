@@ -362,7 +362,8 @@ class Transformer(nnx.Module):
 
     Everything but attention runs on the row as it lies, prompt and slots side
     by side: each layer's weights are read, gathered from other devices and
-    given a gradient once, not twice.
+    given a gradient once, not twice. Attention is the plain form, or where
+    `rows` tells of a TPU or GPU, its kernel (see `row_attention`).
 
     Args:
       prompt_tokens: int32 [B, P].
