@@ -89,19 +89,24 @@ def value_and_gradient(attention, real, weight, q, k, v, *rest):
   return *aux, *gradient
 
 
-# Prompt, slot, slots; query and key-value heads, width; windows; softcap.
+# First query; prompt, slot, slots; query and key-value heads, width; windows;
+# softcap.
 CASES = {
-  "one block": (7, 5, 3, 4, 2, 16, (None,), None),
-  "several blocks": (600, 90, 3, 3, 1, 6, (None, 70, 300), 2.0),
-  "one token": (1, 1, 1, 1, 1, 8, (1,), None),
-  "short windows": (9, 4, 2, 2, 2, 6, (3, None, 5), 2.0),
+  "one block": (0, 7, 5, 3, 4, 2, 16, (None,), None),
+  "several blocks": (0, 600, 90, 3, 3, 1, 6, (None, 70, 300), 2.0),
+  "one token": (0, 1, 1, 1, 1, 1, 8, (1,), None),
+  "short windows": (0, 9, 4, 2, 2, 2, 6, (3, None, 5), 2.0),
+  "last of the prompt": (8, 9, 4, 3, 2, 1, 8, (None, 5), None),
+  "all seats taken": (191, 192, 32, 2, 2, 1, 8, (None,), None),
 }
 
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("case", CASES)
 def test_a_kernel_equals_the_plain_form(name, case):
-  prompt, slot, slots, heads, kv_heads, width, windows, softcap = CASES[case]
+  first, prompt, slot, slots, heads, kv_heads, width, windows, softcap = CASES[
+    case
+  ]
   layout = RowLayout(prompt, slot)
   batch, length = 2, prompt + slots * slot
   how = {
@@ -122,9 +127,10 @@ def test_a_kernel_equals_the_plain_form(name, case):
       rng.normal(size=(batch, length, n, width)).astype(np.float32)
       for n in (heads, kv_heads, kv_heads, heads)
     )
-    visible = visible_by_position(real, layout, window)
+    q, weight = q[:, first:], weight[:, first:]
+    visible = visible_by_position(real, layout, window)[:, first:]
     wide = np.int32(1 << 30 if window is None else window)
-    given = (real, weight, q, k, v)
+    given = (real[:, first:], weight, q, k, v)
     expected = value_and_gradient(reference, *given, visible)
     found = value_and_gradient(kernel, *given, real, wide)
     assert found[1], "padding holds inf or nan"

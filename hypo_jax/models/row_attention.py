@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hypo_jax.models.config import TransformerConfig
-from hypo_jax.models.row_layout import RowLayout
+from hypo_jax.models.row_layout import RowLayout, padded
 
 Kernel = Callable[..., jax.Array]
 
@@ -42,9 +42,10 @@ def kernel(
 ) -> Kernel | None:
   """Returns attend(queries, keys, values, real, window), or None.
 
-  Its arguments are [B, T, H, E], twice [B, T, K, E], bool [B, T] (False on
-  padding) and the layer's window, an int32 scalar; B is a multiple of the
-  devices that cut the rows. It returns [B, T, H, E].
+  Its arguments are [B, Q, H, E] of the row's last Q <= T tokens, twice
+  [B, T, K, E], bool [B, T] (False on padding) and the layer's window, an int32
+  scalar; B is a multiple of the devices that cut the rows. It returns
+  [B, Q, H, E].
 
   Args:
     rows: sharding of the leading axis, or None where it isn't known.
@@ -93,7 +94,7 @@ def attend_row_cudnn(
   """Attends in every row by `jax.nn.dot_product_attention`; see `kernel`.
 
   Args:
-    queries: [B, T, H, E], float16 or bfloat16 for cuDNN.
+    queries: [B, Q, H, E] of the row's last Q tokens, float16 or bfloat16 for cuDNN.
     keys: [B, T, K, E].
     values: [B, T, K, E].
     real: bool [B, T].
@@ -106,20 +107,24 @@ def attend_row_cudnn(
   """
   if softcap is not None:
     raise ValueError(f"softcap: expected None for cuDNN, got {softcap}")
-  length = queries.shape[1]
-  padding = length % 2  # with a bias, its backward pass takes even lengths
-
-  def padded(x):
-    return jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
-
-  queries, keys, values, real = map(padded, (queries, keys, values, real))
-  index = np.arange(length + padding)
-  visible = jnp.asarray(layout.visible(index, index))
+  count, length = queries.shape[1], keys.shape[1]
+  # With a bias, cuDNN's backward pass takes even lengths.
+  more_queries, more_keys = count % 2, length % 2
+  first = length - count
+  of_queries = np.minimum(
+    first + np.arange(count + more_queries), length - 1
+  )  # what is added sees what the last does
+  of_keys = np.arange(length + more_keys)
+  visible = jnp.asarray(layout.visible(of_queries, of_keys))
   if windows != (None,):
-    offsets = layout.offsets(index)
-    visible &= jnp.asarray(offsets[:, None] - offsets) < window
+    offsets = layout.offsets(of_queries)[:, None] - layout.offsets(of_keys)
+    visible &= jnp.asarray(offsets) < window
   # Padding sees padding, and so itself: no softmax is empty.
-  visible = visible & (real[:, :, None] == real[:, None, :])
+  query_real = padded(real[:, first:], more_queries, mode="edge")
+  key_real = padded(real, more_keys)
+  visible = visible & (query_real[:, :, None] == key_real[:, None, :])
+  queries = padded(queries, more_queries)
+  keys, values = padded(keys, more_keys), padded(values, more_keys)
   out = jax.nn.dot_product_attention(
     queries,
     keys,
@@ -128,7 +133,7 @@ def attend_row_cudnn(
     scale=scale,
     implementation=implementation,
   )
-  return out[:, :length]
+  return out[:, :count]
 
 
 def _heads_axis(mesh: Mesh, num_kv_heads: int) -> str | None:

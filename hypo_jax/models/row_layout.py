@@ -75,3 +75,8 @@ class RowLayout:
     longest = self.prompt + self.slot
     listed = jnp.array([longest if w is None else w for w in windows])
     return jnp.argmax(listed == jnp.minimum(window, longest))
+
+
+def padded(x: jax.Array, more: int, mode: str = "constant") -> jax.Array:
+  """Adds to axis 1, as `jnp.pad` does in this mode."""
+  return jnp.pad(x, [(0, more if a == 1 else 0) for a in range(x.ndim)], mode)

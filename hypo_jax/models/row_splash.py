@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
-from hypo_jax.models.row_layout import RowLayout
+from hypo_jax.models.row_layout import RowLayout, padded
 
 # A block's keys lie along the lanes of a register.
 _LANES = 128
@@ -27,18 +27,29 @@ _LONGEST_BLOCK = 512
 
 @dataclasses.dataclass(frozen=True)
 class _LayoutMask(splash.Mask):
-  """What a layout lets queries see, made block by block."""
+  """What a layout lets queries see, made block by block.
+
+  Attributes:
+    layout: of the row.
+    window: as in `RowLayout.visible`.
+    queries: index of the first, index of the last, and how many there are with
+      padding, which sees what the last does.
+    keys: how many there are with padding.
+  """
 
   layout: RowLayout
   window: int | None
-  length: int
+  queries: tuple[int, int, int]
+  keys: int
 
   @property
   def shape(self) -> tuple[int, int]:
-    return self.length, self.length
+    return self.queries[-1], self.keys
 
   def __getitem__(self, at: tuple[slice, slice]) -> np.ndarray:
-    queries, keys = (np.arange(self.length)[s] for s in at)
+    first, last, count = self.queries
+    queries = np.minimum(first + np.arange(count), last)[at[0]]
+    keys = np.arange(self.keys)[at[1]]
     return self.layout.visible(queries, keys, self.window)
 
 
@@ -58,7 +69,7 @@ def attend_row(
   """Attends in every row; see `row_attention.kernel`.
 
   Args:
-    queries: [B, T, H, E].
+    queries: [B, Q, H, E], of the row's last Q tokens.
     keys: [B, T, K, E].
     values: [B, T, K, E].
     real: bool [B, T], False on padding.
@@ -70,37 +81,49 @@ def attend_row(
     interpret: run as plain operations, on any device.
 
   Returns:
-    [B, T, H, E]; finite, but without meaning, on padding.
+    [B, Q, H, E]; finite, but without meaning, on padding.
   """
-  length, num_heads = queries.shape[1:3]
-  block = block_size(length)
-  padding = -length % block
-
-  def padded(x):
-    return jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
+  count, num_heads = queries.shape[1:3]
+  length = keys.shape[1]
+  q, k = block_size(count), block_size(length)
+  blocks = splash.BlockSizes(q, k, k, q, k, k, q, k)
+  more_queries, more_keys = -count % q, -length % k
+  first = length - count
 
   def attend(window, *arrays):
-    mask = _LayoutMask(layout, window, length + padding)
+    mask = _LayoutMask(
+      layout,
+      window,
+      (first, length - 1, count + more_queries),
+      length + more_keys,
+    )
     kernel = splash.make_splash_mha_single_device(
       splash.MultiHeadMask([mask] * num_heads),
-      block_sizes=splash.BlockSizes(*(block,) * 8),
+      block_sizes=blocks,
       attn_logits_soft_cap=softcap,
       interpret=interpret,
     )
 
-    def one_row(q, k, v, ids):
-      return kernel(q, k, v, splash.SegmentIds(ids, ids))
+    def one_row(queries, keys, values, query_ids, key_ids):
+      ids = splash.SegmentIds(query_ids, key_ids)
+      return kernel(queries, keys, values, ids)
 
     return jax.vmap(one_row)(*arrays)
 
   scaled = (queries.astype(jnp.float32) * scale).astype(queries.dtype)
-  arrays = [padded(x).swapaxes(1, 2) for x in (scaled, keys, values)]
-  arrays.append(padded(real).astype(jnp.int32))
+  ids = real.astype(jnp.int32)
+  arrays = (
+    padded(scaled, more_queries).swapaxes(1, 2),
+    padded(keys, more_keys).swapaxes(1, 2),
+    padded(values, more_keys).swapaxes(1, 2),
+    padded(ids[:, first:], more_queries, mode="edge"),
+    padded(ids, more_keys),
+  )
   branches = [partial(attend, w) for w in windows]
   # One branch is called, not switched to.
   number = layout.window_number(window, windows)
   out = jax.lax.switch(number, branches, *arrays)
-  return out.swapaxes(1, 2)[:, :length]
+  return out.swapaxes(1, 2)[:, :count]
 
 
 def block_size(length: int) -> int:
