@@ -94,7 +94,8 @@ def attend_row_cudnn(
   """Attends in every row by `jax.nn.dot_product_attention`; see `kernel`.
 
   Args:
-    queries: [B, Q, H, E] of the row's last Q tokens, float16 or bfloat16 for cuDNN.
+    queries: [B, Q, H, E] of the row's last Q tokens; float16 or bfloat16 for
+      cuDNN.
     keys: [B, T, K, E].
     values: [B, T, K, E].
     real: bool [B, T].
