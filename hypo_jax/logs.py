@@ -20,6 +20,7 @@ from hypo_jax.report.formatting import step_seconds
 _SHOWN = ("loss", "reward_margin", "kl", "tokens_per_second", "mfu")
 _PART = "_seconds"
 _PLAIN_LINE_SECONDS = 10.0
+_BAR = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 class StageLog:
@@ -62,7 +63,11 @@ class StageLog:
     )
     if sys.stderr.isatty():
       self._bar = tqdm(
-        total=num_steps, initial=first_step, desc=stage, dynamic_ncols=True
+        total=num_steps,
+        initial=first_step,
+        desc=stage,
+        dynamic_ncols=True,
+        bar_format=_BAR,
       )
 
   def write(self, step: int, metrics: dict[str, Any]) -> None:
@@ -81,8 +86,11 @@ class StageLog:
     }
     split = _split(metrics)
     if self._bar is not None:
-      text = ", ".join(f"{k}={v}" for k, v in shown.items())
-      self._bar.set_postfix_str(f"{text}, {split}", refresh=False)
+      # A narrow terminal cuts the end off.
+      first = [f"{k} {shown.pop(k)}" for k in ("loss", "kl") if k in shown]
+      rest = [f"{k} {v}" for k, v in shown.items()]
+      text = ", ".join(filter(None, [*first, split, *rest]))
+      self._bar.set_postfix_str(text, refresh=False)
       self._bar.update(step - self._bar.n)
       return
     now = time.monotonic()

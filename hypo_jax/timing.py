@@ -175,10 +175,8 @@ class StepTimer:
     calls = self._calls + collections.Counter(other=self._updates)
     seconds = {p: n * self._seconds[p] for p, n in calls.items()}
     scale = (wall - self._between.total()) / sum(seconds.values())
-    for part, (inside, alone) in self._alone.items():
-      share = min(alone / self._seconds[inside], 1.0)
-      seconds[part] = share * seconds[inside]
-      seconds[inside] -= seconds[part]
+    for inside in {inside for inside, _ in self._alone.values()}:
+      seconds |= self._parted(inside, seconds[inside])
     split = {p: scale * s for p, s in seconds.items()} | self._between
     updates, recompiled = self._updates, self._recompiled
     compiled, self._compiled = self._compiled, compilations.count()
@@ -189,6 +187,14 @@ class StepTimer:
       self._compiled - compiled,
       recompiled,
     )
+
+  def _parted(self, inside: str, seconds: float) -> dict[str, float]:
+    """Returns a phase's seconds and, taken out of them, those of its parts."""
+    parts = {p: s for p, (i, s) in self._alone.items() if i == inside}
+    # Parts that alone take longer than the whole leave nothing of it.
+    whole = max(self._seconds[inside], sum(parts.values()))
+    split = {part: alone / whole * seconds for part, alone in parts.items()}
+    return split | {inside: max(seconds - sum(split.values()), 0.0)}
 
 
 def peak_memory_bytes() -> int:

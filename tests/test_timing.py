@@ -111,6 +111,20 @@ def test_a_part_inside_a_program_is_taken_out_of_it(work):
   assert seconds == pytest.approx(expected)
 
 
+def test_two_parts_are_taken_out_of_the_same_whole(work):
+  timer = timing.StepTimer()
+  timer.alone("rollout", "train", lambda: work(5))
+  timer.alone("reference", "train", lambda: work(2))
+  timer.begin_window()
+  timer.update(update_of(work, data=0, train=10), None, 0, timed=True)
+  expected = {"data": 0, "rollout": 5, "reference": 2, "train": 3, "other": 0}
+  assert timer.end_window().seconds == pytest.approx(expected)
+  # Together they take longer than this update: they share it.
+  timer.update(update_of(work, data=0, train=3.5), None, 1, timed=True)
+  expected |= {"rollout": 2.5, "reference": 1, "train": 0}
+  assert timer.end_window().seconds == pytest.approx(expected)
+
+
 def test_a_part_that_alone_takes_longer_than_its_program_leaves_nothing(work):
   timer = timing.StepTimer()
   timer.alone("reference", "train", lambda: work(7))

@@ -13,13 +13,21 @@ from hypo_jax import timing, traces
 
 
 def events(folder):
-  """Names of a trace's events, as Perfetto reads them, with their arguments."""
+  """A trace's events as Perfetto reads them; TensorBoard's file has the same.
+
+  Returns those with a name and a duration, in the order of their beginnings.
+  """
   (path,) = folder.glob("plugins/profile/*/*.trace.json.gz")
-  (xplane,) = folder.glob("plugins/profile/*/*.xplane.pb")
-  assert xplane.stat().st_size
   with gzip.open(path) as file:
     found = json.load(file)["traceEvents"]
-  return [e for e in found if "name" in e and e.get("ph") == "X"]
+  found = [e for e in found if "name" in e and e.get("ph") == "X"]
+  (path,) = folder.glob("plugins/profile/*/*.xplane.pb")
+  planes = jax.profiler.ProfileData.from_file(str(path)).planes
+  others = [e.name for p in planes for line in p.lines for e in line.events]
+  ours = ("step", "data", "rollout", "train")
+  for name in ours:
+    assert others.count(name) == [e["name"] for e in found].count(name)
+  return sorted(found, key=lambda e: e["ts"])
 
 
 def run(traced, update, *, first=1, num_steps):

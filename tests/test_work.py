@@ -29,12 +29,8 @@ def lowered():
 
 
 def method_flops(lowered, method):
-  return work.method_flops(
-    lowered.job,
-    lowered.job.methods[method],
-    training.make_rollout_step(lowered.job),
-    lowered.state.trainable,
-  )
+  job = lowered.job
+  return training.step_flops(job, job.methods[method], lowered.frozen)
 
 
 def test_a_run_counts_the_same_operations_as_the_plan_for_a_slice(lowered):
@@ -48,7 +44,6 @@ def test_a_method_without_rollouts_counts_its_pairs_alone(lowered):
 
 
 def test_fine_tuning_counts_one_slot_a_row(lowered):
-  """Of a row of twice as many, by hand: all that grows is the rows."""
   job = lowered.job
   forward = work.forward_flops(job.model, work.row_shapes(job, 1, slots=1))
   assert work.sft_flops(job) == 3 * 32 * forward

@@ -245,7 +245,7 @@ def train_method(
     traces=StepTraces(job.workdir / "profile" / name, job.config.profile.steps),
     tokens_per_step=tokens_per_step,
     seconds_at_peak=work.seconds_at_peak(
-      job, lambda: _flops(job, settings, reference)
+      job, lambda: step_flops(job, settings, reference)
     ),
     evaluate=measure,
     evaluate_at=evaluation_steps(job, settings["num_steps"]),
@@ -256,7 +256,8 @@ def train_method(
   return history
 
 
-def _flops(job: Job, settings: dict[str, Any], reference: Any) -> float:
+def step_flops(job: Job, settings: dict[str, Any], reference: Any) -> float:
+  """Returns the operations of a method's step, given parameters or shapes."""
   state = abstract_state(job, settings, reference)
   params = train.policy_params(state.trainable, reference, job.adapters)
   return work.method_flops(job, settings, make_rollout_step(job), params)
