@@ -329,7 +329,7 @@ def test_a_program_refused_for_memory_is_still_described():
   assert found.memory.arguments == 8 * 8 * 4
   assert found.memory.temporaries == pytest.approx(29.9 * GIB)
   assert found.program.flops == 2 * 8**3 / V5E.num_devices
-  assert found.made[0].bytes == 8 * 8 * 4 / V5E.num_devices
+  assert found.made[0].bytes == 8 * 8 * 4  # As its argument lies.
   assert "does not fit" in found.notes[0]
 
 
@@ -426,9 +426,20 @@ def test_the_largest_made_are_found_inside_scans():
     )
 
   jaxpr = jax.make_jaxpr(f)(np.ones(8, np.float32))
-  largest = memory.largest_made(jaxpr, 4)[0]
+  largest = memory.largest_made(jaxpr, {}, 4)[0]
   assert largest.bytes == 8 * 8 * 4 / 4
   assert "mul" in largest.source
+
+
+def test_what_is_made_in_an_arguments_shape_is_cut_as_that_one_is():
+  """On a mesh that repeats the weights, a gradient lies whole on each."""
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  whole = sharding.replicated(mesh)
+  x = jax.ShapeDtypeStruct((6, 6), jnp.float32, sharding=whole)
+  jaxpr = jax.make_jaxpr(lambda x: (x * 2.0, jnp.tile(x, (2, 1))))(x)
+  made = {b.shape: b.bytes for b in memory.largest_made(jaxpr, {"x": x}, 4)}
+  assert made["float32[6,6]"] == 6 * 6 * 4
+  assert 12 * 6 * 4 / 4 in made.values()
 
 
 def run(*flags):

@@ -32,6 +32,7 @@ _STYLE = """
   color: var(--muted); margin: 0; }
 td.source { text-align: left; white-space: normal; overflow-wrap: anywhere;
   min-width: 16rem; }
+td.source, td.word { padding-left: 0; }
 """
 _COLOURS = {
   "arguments": "hypo",

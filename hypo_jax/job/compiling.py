@@ -235,7 +235,7 @@ def compile_program(
       "all devices; collectives are missing",
     )
     program = _traced(jaxpr, place, while_trips)
-    made = memory.largest_made(jaxpr, place.num_devices)
+    made = memory.largest_made(jaxpr, arguments, place.num_devices)
   return Compiled(
     memory=own,
     program=program,
