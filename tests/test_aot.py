@@ -489,7 +489,7 @@ def test_demand_20_what_the_compiler_refuses_for_memory_is_written(tmp_path):
   assert done.returncode == 0, done.stderr[-3000:]
   for part in (
     "It does not fit",
-    "1.75 GiB  state/trainable/layers/up float32[2,8192,28672]",
+    "1.75 GiB  state/trainable/layers/down float32[2,28672,8192]",
     "mesh.data=1, mesh.fsdp=-1: cut the weights over all devices",
     "CompileTimeHbmOom",
   ):
