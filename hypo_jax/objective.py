@@ -11,16 +11,14 @@ micro-batches they give what one large batch gives, whatever the masks.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from hypo_jax import losses, scoring
+from hypo_jax import losses, scoring, sharding
 from hypo_jax.batch import (
   Completions,
   PreferenceBatch,
@@ -131,42 +129,22 @@ def _log_probs_and_kl(model, kl_gradient, heads, hidden, tokens, ref_hidden):
   )
 
 
+def _by_rows(model, score, heads, *arrays):
+  """Returns score(heads, *arrays), each device scoring the rows it holds.
+
+  A head's gradient is a sum over rows. The compiler, left to itself, adds the
+  devices' shares of it up after each chunk of tokens: that of Llama-3-8B is 2.1
+  GB, which each device sends twice. So they are added up once.
+  """
+  rows = getattr(model, "rows", None)
+  return sharding.by_rows(rows, score, heads, *arrays)
+
+
 def _chunking(model, tokens) -> dict[str, Any]:
   return {
     "chunk_size": min(CHUNK_SIZE, tokens.shape[-1]),
     "softcap": model.config.final_softcap,
   }
-
-
-def _by_rows(model, score: Callable[..., Any], heads: Any, *arrays: jax.Array):
-  """Returns score(heads, *arrays), each device scoring the rows it holds.
-
-  A head's gradient is a sum over rows. The compiler, left to itself, adds the
-  devices' shares of it up after each chunk of tokens: that of Llama-3-8B is 2.1
-  GB, which each device sends twice. Here they are added up once.
-
-  Args:
-    model: see `train`; without `rows` that are cut over devices, or where they
-      can't be cut evenly, nothing changes.
-    score: any function whose results' rows are those of its arrays.
-    heads: arrays that every device uses whole.
-    *arrays: [B, ...].
-  """
-  rows = getattr(model, "rows", None)
-  axes = rows.spec[0] if rows is not None else ()
-  count = math.prod(rows.mesh.shape[name] for name in axes)
-  if count == 1 or arrays[0].shape[0] % count:
-    return score(heads, *arrays)
-  cut = PartitionSpec(axes)
-  mapped = jax.shard_map(
-    score,
-    mesh=rows.mesh,
-    in_specs=(PartitionSpec(), *(cut for _ in arrays)),
-    out_specs=cut,
-    axis_names=set(axes),
-    check_vma=False,
-  )
-  return mapped(heads, *arrays)
 
 
 @dataclasses.dataclass(frozen=True)

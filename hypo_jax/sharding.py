@@ -19,7 +19,7 @@ rows (`rollout_mesh`: `group` counts groups, `fsdp` the devices of one).
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -153,6 +153,39 @@ def lay_for_rollouts(mesh: Mesh, params: Any) -> Any:
 
 def _padded(sharding: NamedSharding, ndim: int) -> tuple:
   return (*sharding.spec, *(None,) * (ndim - len(sharding.spec)))
+
+
+def by_rows(
+  rows: NamedSharding | None,
+  function: Callable[..., Any],
+  whole: Any,
+  *arrays: jax.Array,
+) -> Any:
+  """Returns function(whole, *arrays), each device doing the rows it holds.
+
+  A gradient with respect to `whole` is added up over devices once, at the end.
+
+  Args:
+    rows: `row_sharding`, or None for no more than the plain call; which it also
+      is where the arrays can't be cut evenly.
+    function: whose results' rows are those of its arrays, each for itself.
+    whole: arrays that every device uses whole.
+    *arrays: [B, ...].
+  """
+  axes = rows.spec[0] if rows is not None else ()
+  count = math.prod(rows.mesh.shape[name] for name in axes)
+  if count == 1 or arrays[0].shape[0] % count:
+    return function(whole, *arrays)
+  cut = PartitionSpec(axes)
+  mapped = jax.shard_map(
+    function,
+    mesh=rows.mesh,
+    in_specs=(PartitionSpec(), *(cut for _ in arrays)),
+    out_specs=cut,
+    axis_names=set(axes),
+    check_vma=False,
+  )
+  return mapped(whole, *arrays)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
