@@ -151,6 +151,27 @@ def lay_for_rollouts(mesh: Mesh, params: Any) -> Any:
   return jax.lax.with_sharding_constraint(params, after)
 
 
+def lay_keys_values(mesh: Mesh, decoding: Mesh, keys_values: Any) -> Any:
+  """Re-lays keys and values of prompts, for decoding; under jit.
+
+  Args:
+    mesh: of `make_mesh`.
+    decoding: of `rollout_mesh`.
+    keys_values: arrays [L, B, K, P, E], rows cut as in training.
+  """
+  before = PartitionSpec(None, _ROWS, "tensor")
+  after = PartitionSpec(None, ("data", "group"), _WIDE)
+  # Held as they are made, too: else the layers make them as decoding has them.
+  for place, spec in ((mesh, before), (decoding, after)):
+    keys_values = jax.tree.map(
+      lambda x, place=place, spec=spec: jax.lax.with_sharding_constraint(
+        x, NamedSharding(place, _fitting(place, spec, x.shape))
+      ),
+      keys_values,
+    )
+  return keys_values
+
+
 def _padded(sharding: NamedSharding, ndim: int) -> tuple:
   return (*sharding.spec, *(None,) * (ndim - len(sharding.spec)))
 

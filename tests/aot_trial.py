@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hypo_jax import objective, sharding
+from hypo_jax import objective, sampling, sharding
 from hypo_jax.batch import PreferenceBatch, pair_rows
 from hypo_jax.job import lowering
 from tests.devices_trial import MODEL, batch
@@ -100,6 +100,19 @@ def trained() -> dict[str, object]:
   }
 
 
+def drawn() -> dict[str, object]:
+  """The default's rollout, likewise; and the bytes of a prompt's activations."""
+  config = runpy.run_path("configs/hypo.py")["get_config"]()
+  config.mesh.data, config.mesh.fsdp = 1, 8
+  lowered = lowering.lower(config, sharding.make_mesh(**config.mesh))
+  width = lowered.job.model.config.width
+  return {
+    "text": lowered.rollout_step.compile().as_text(),
+    "looks": sampling.num_looks(lowered.job.max_new_tokens),
+    "row_bytes": 4 * config.data.prompt_length * width,
+  }
+
+
 def scored() -> list[list[float]]:
   """Scores and a gradient, whole and by rows, on a mesh with every axis.
 
@@ -154,6 +167,7 @@ def main() -> None:
     for name, program in programs.items()
   }
   found = {"relaid": relaid(), "trained": trained(), "scored": scored()}
+  found["drawn"] = drawn()
   print(json.dumps(texts | found))
 
 
