@@ -101,7 +101,7 @@ def trained() -> dict[str, object]:
 
 
 def drawn() -> dict[str, object]:
-  """The default's rollout, likewise; and the bytes of a prompt's activations."""
+  """The default's rollout, likewise, and bytes of a prompt's activations."""
   config = runpy.run_path("configs/hypo.py")["get_config"]()
   config.mesh.data, config.mesh.fsdp = 1, 8
   lowered = lowering.lower(config, sharding.make_mesh(**config.mesh))
