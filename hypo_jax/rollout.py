@@ -30,7 +30,8 @@ def make_rollout_step(
   """Returns rollout_step(params, prompt_tokens, prompt_mask, keys), jitted.
 
   keys [B] are one a row. Weights are re-laid once for decoding (see
-  `sharding`), not once a token.
+  `sharding`), not once a token. Prompts have many tokens a row, as training
+  has: they run in training's layout, and their keys and values are re-laid.
 
   Args:
     model: `models.Model`.
@@ -42,9 +43,10 @@ def make_rollout_step(
   """
   decoding = sharding.rollout_mesh(mesh, model.config.num_kv_heads)
   rows = sharding.rollout_row_sharding(decoding)
-  model = model.with_rows(rows)
+  trained_rows = sharding.row_sharding(mesh)
+  trained = model.with_rows(trained_rows)
   complete = make_complete(
-    model,
+    model.with_rows(rows),
     samples_per_prompt=samples_per_prompt,
     max_new_tokens=max_new_tokens,
     eos_token_id=eos_token_id,
@@ -53,18 +55,21 @@ def make_rollout_step(
   )
 
   def rollout_step(params, prompt_tokens, prompt_mask, keys) -> Rollouts:
-    params = sharding.lay_for_rollouts(decoding, params)
-    tokens, mask, keys = jax.lax.with_sharding_constraint(
-      (prompt_tokens, prompt_mask, keys), rows
+    last, keys_values = trained.prompt_forward(
+      params, prompt_tokens, prompt_mask, first=prompt_tokens.shape[1] - 1
     )
-    last, keys_values = model.prompt_forward(
-      params, tokens, mask, first=tokens.shape[1] - 1
+    last, mask, keys = jax.lax.with_sharding_constraint(
+      (last, prompt_mask, keys), rows
     )
-    completions = complete(params, last, keys_values, mask, keys)
+    completions = complete(
+      sharding.lay_for_rollouts(decoding, params),
+      last,
+      sharding.lay_keys_values(mesh, decoding, keys_values),
+      mask,
+      keys,
+    )
     rollouts = rollout_rows(prompt_tokens, prompt_mask, completions)
-    return jax.lax.with_sharding_constraint(
-      rollouts, sharding.row_sharding(mesh)
-    )
+    return jax.lax.with_sharding_constraint(rollouts, trained_rows)
 
   return jax.jit(rollout_step)
 

@@ -19,7 +19,7 @@ rows (`rollout_mesh`: `group` counts groups, `fsdp` the devices of one).
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -151,8 +151,62 @@ def lay_for_rollouts(mesh: Mesh, params: Any) -> Any:
   return jax.lax.with_sharding_constraint(params, after)
 
 
+def lay_keys_values(mesh: Mesh, decoding: Mesh, keys_values: Any) -> Any:
+  """Re-lays keys and values of prompts, for decoding; under jit.
+
+  Args:
+    mesh: of `make_mesh`.
+    decoding: of `rollout_mesh`.
+    keys_values: arrays [L, B, K, P, E], rows cut as in training.
+  """
+  before = PartitionSpec(None, _ROWS, "tensor")
+  after = PartitionSpec(None, ("data", "group"), _WIDE)
+  # Held as they are made, too: else the layers make them as decoding has them.
+  for place, spec in ((mesh, before), (decoding, after)):
+    keys_values = jax.tree.map(
+      lambda x, place=place, spec=spec: jax.lax.with_sharding_constraint(
+        x, NamedSharding(place, _fitting(place, spec, x.shape))
+      ),
+      keys_values,
+    )
+  return keys_values
+
+
 def _padded(sharding: NamedSharding, ndim: int) -> tuple:
   return (*sharding.spec, *(None,) * (ndim - len(sharding.spec)))
+
+
+def by_rows(
+  rows: NamedSharding | None,
+  function: Callable[..., Any],
+  whole: Any,
+  *arrays: jax.Array,
+) -> Any:
+  """Returns function(whole, *arrays), each device doing the rows it holds.
+
+  A gradient with respect to `whole` is added up over devices once, at the end.
+
+  Args:
+    rows: `row_sharding`, or None for no more than the plain call; which it also
+      is where the arrays can't be cut evenly.
+    function: whose results' rows are those of its arrays, each for itself.
+    whole: arrays that every device uses whole.
+    *arrays: [B, ...].
+  """
+  axes = rows.spec[0] if rows is not None else ()
+  count = math.prod(rows.mesh.shape[name] for name in axes)
+  if count == 1 or arrays[0].shape[0] % count:
+    return function(whole, *arrays)
+  cut = PartitionSpec(axes)
+  mapped = jax.shard_map(
+    function,
+    mesh=rows.mesh,
+    in_specs=(PartitionSpec(), *(cut for _ in arrays)),
+    out_specs=cut,
+    axis_names=set(axes),
+    check_vma=False,
+  )
+  return mapped(whole, *arrays)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -15,10 +15,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hypo_jax import sharding
+from hypo_jax import objective, sampling, sharding
+from hypo_jax.batch import PreferenceBatch, pair_rows
 from hypo_jax.job import lowering
+from tests.devices_trial import MODEL, batch
 
 LAYERS, ROWS, WIDTH = 5, 16, 32
+# Tokens that are scored at once: the default's completions are seven chunks.
+CHUNK = 4
 
 
 def shape(*axes):
@@ -92,10 +96,57 @@ def trained() -> dict[str, object]:
   return {
     "text": lowered.train_step.compile().as_text(),
     "bytes": sum(4 * x.size for x in weights),
+    "chunks": config.data.completion_length // CHUNK,
   }
 
 
+def drawn() -> dict[str, object]:
+  """The default's rollout, likewise, and bytes of a prompt's activations."""
+  config = runpy.run_path("configs/hypo.py")["get_config"]()
+  config.mesh.data, config.mesh.fsdp = 1, 8
+  lowered = lowering.lower(config, sharding.make_mesh(**config.mesh))
+  width = lowered.job.model.config.width
+  return {
+    "text": lowered.rollout_step.compile().as_text(),
+    "looks": sampling.num_looks(lowered.job.max_new_tokens),
+    "row_bytes": 4 * config.data.prompt_length * width,
+  }
+
+
+def scored() -> list[list[float]]:
+  """Scores and a gradient, whole and by rows, on a mesh with every axis.
+
+  Returns:
+    Of either way: all values of log-probs, KL and gradient.
+  """
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  laid = sharding.tree_shardings(mesh, MODEL.abstract_params)
+  params, reference = (
+    jax.device_put(jax.device_get(MODEL.init(jax.random.key(seed))), laid)
+    for seed in (0, 1)
+  )
+  rows = pair_rows(sharding.put_rows(mesh, PreferenceBatch(**batch(0))))
+
+  def total(params, model):
+    found = objective.score_rows_and_kl(model, params, reference, rows)
+    found = (objective.score_rows(model, params, rows), *found)
+    weighed = [
+      jnp.sum(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape)) for x in found
+    ]
+    return sum(weighed), found
+
+  flat = []
+  for model in (MODEL, MODEL.with_rows(sharding.row_sharding(mesh))):
+    with jax.default_matmul_precision("highest"):
+      run = jax.jit(jax.grad(partial(total, model=model), has_aux=True))
+      out = jax.device_get(run(params))
+    leaves = [np.ravel(x) for x in jax.tree.leaves(out)]
+    flat.append(np.concatenate(leaves).tolist())
+  return flat
+
+
 def main() -> None:
+  objective.CHUNK_SIZE = CHUNK
   mesh = Mesh(np.asarray(jax.devices()), ("d",))
   rows, cut = P("d"), P(None, "d")
   args = shape(ROWS, WIDTH), shape(LAYERS, WIDTH, WIDTH)
@@ -115,7 +166,9 @@ def main() -> None:
     name: program.lower(*args).compile().as_text()
     for name, program in programs.items()
   }
-  print(json.dumps(texts | {"relaid": relaid(), "trained": trained()}))
+  found = {"relaid": relaid(), "trained": trained(), "scored": scored()}
+  found["drawn"] = drawn()
+  print(json.dumps(texts | found))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from hypo_jax.aot import compiled, text
+from hypo_jax.aot import compiled, products, text
 from tests.aot_trial import LAYERS, ROWS, WIDTH
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -101,6 +102,33 @@ def test_training_under_fsdp_moves_weights_not_activations(texts):
   assert found["all-gather"] + found.get("reduce-scatter", 0) < 4 * weights
   # It sends all twice; of the tied embedding, three gradients are summed apart.
   assert found["all-reduce"] < 3 * weights
+
+
+def test_a_heads_gradient_is_added_up_once_not_once_a_chunk(texts):
+  found = compiled.read(texts["trained"]["text"])
+  chunks = texts["trained"]["chunks"]
+  assert chunks == 7
+  # The loops are there.
+  assert chunks in {w.trips for w in found.work}
+  repeated = [c for c in found.collectives if c.trips == chunks]
+  assert repeated == []
+
+
+def test_scores_by_rows_are_those_of_all_rows(texts):
+  """Log-probs, KL and every gradient, on a mesh of data, fsdp and tensor."""
+  whole, by_rows = texts["scored"]
+  assert max(map(abs, whole)) > 1
+  np.testing.assert_allclose(by_rows, whole, rtol=1e-5, atol=5e-5)
+
+
+def test_prompts_of_rollouts_move_weights_not_activations(texts):
+  """Before decoding, weights are gathered; no row's activations are summed."""
+  drawn = texts["drawn"]
+  found = compiled.read(drawn["text"], while_trips=drawn["looks"])
+  before = [c for c in found.collectives if "while" not in c.source]
+  assert max(c.bytes for c in before if c.kind == "all-gather") > 0
+  summed = [c.bytes for c in before if c.kind == "all-reduce"]
+  assert max(summed, default=0) < drawn["row_bytes"]
 
 
 # As a TPU compiler writes it: a product is a convolution, and a loop's length
@@ -223,6 +251,45 @@ def test_a_convolution_counts_terms_that_meet_an_input(
     "}",
   ]
   assert compiled.read("\n".join(lines)).flops == flops
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("kernel_dilation", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("before", [0, 1, 5, -1])
+def test_meetings_are_those_that_a_list_of_all_pairs_shows(
+  dilation, kernel_dilation, stride, before
+):
+  inputs, outputs, size = 5, 7, 4
+  listed = sum(
+    0 <= at <= (inputs - 1) * dilation and at % dilation == 0
+    for o in range(outputs)
+    for k in range(size)
+    for at in [o * stride + k * kernel_dilation - before]
+  )
+  counted = products.meetings(
+    inputs,
+    outputs,
+    size=size,
+    stride=stride,
+    before=before,
+    dilation=dilation,
+    kernel_dilation=kernel_dilation,
+  )
+  assert counted == listed
+
+
+def test_a_long_batch_axis_is_not_listed():
+  """As 2^17 rows a device are written: each output meets one input."""
+  count, one = 2**17, {"stride": 1, "kernel_dilation": 1, "dilation": 1}
+  assert (
+    products.meetings(count, count, size=count, before=count - 1, **one)
+    == count * (count + 1) // 2
+  )
+  dilated = one | {"stride": count - 1, "dilation": count}
+  assert (
+    products.meetings(count, count, size=count, before=0, **dilated) == count
+  )
 
 
 def test_text_without_an_entry_is_told():

@@ -7,6 +7,7 @@ are read from its message.
 """
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -106,17 +107,22 @@ def largest_arguments(tree: Any, count: int = 8) -> tuple[Buffer, ...]:
 
 
 def largest_made(
-  jaxpr: Any, num_devices: int, count: int = 8
+  jaxpr: Any, arguments: Any, num_devices: int, count: int = 8
 ) -> tuple[Buffer, ...]:
   """Returns the largest arrays that a traced program makes.
 
-  For programs that don't compile: each is taken as cut evenly.
+  For programs that don't compile: an array of an argument's shape (a gradient,
+  a moment) is taken as cut as that one is, any other as cut evenly.
 
   Args:
     jaxpr: as traced, over all devices.
+    arguments: tree of shapes with shardings.
     num_devices: that the arrays are cut over.
     count: how many.
   """
+  shares = {
+    x.shape: x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(arguments)
+  }
   found: dict[tuple[str, str], Buffer] = {}
 
   def look(jaxpr: Any) -> None:
@@ -136,12 +142,13 @@ def largest_made(
         dtype = getattr(out.aval, "dtype", None)
         if dtype is None or not hasattr(dtype, "itemsize"):
           continue
-        size = float(dtype.itemsize)
-        for n in shape:
-          size *= n
-        text = f"{dtype}[{','.join(map(str, shape))}] / {num_devices}"
+        share = shares.get(shape, shape)
+        text = f"{dtype}[{','.join(map(str, share))}]"
+        size = float(dtype.itemsize) * math.prod(share)
+        if shape not in shares:
+          text, size = f"{text} / {num_devices}", size / num_devices
         source = f"{equation.source_info.name_stack}/{equation.primitive.name}"
-        found[text, source] = Buffer(size / num_devices, text, source)
+        found[text, source] = Buffer(size, text, source)
 
   look(getattr(jaxpr, "jaxpr", jaxpr))
   # One array a shape: the same array passes through many equations.

@@ -23,13 +23,16 @@ _STYLE = """
 .bars { display: grid; grid-template-columns: max-content 1fr max-content;
   gap: .35rem .8rem; align-items: center; margin: 1rem 0;
   font-variant-numeric: tabular-nums; font-size: .9rem; }
-.bar { display: flex; height: 1.1rem; background: var(--panel);
-  border-radius: .2rem; overflow: hidden; }
+.bar { position: relative; display: flex; height: 1.1rem;
+  background: var(--panel); border-radius: .2rem; }
 .bar span { display: block; }
+.bar .limit { position: absolute; top: -.3rem; bottom: -.3rem; width: 2px;
+  background: var(--ink); }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .9rem;
   color: var(--muted); margin: 0; }
 td.source { text-align: left; white-space: normal; overflow-wrap: anywhere;
   min-width: 16rem; }
+td.source, td.word { padding-left: 0; }
 """
 _COLOURS = {
   "arguments": "hypo",
@@ -52,8 +55,7 @@ def make_page(plan: Any, trials: Sequence[Any] = ()) -> str:
     _figures(plan),
     "<h2>Memory of a device</h2>",
     _memory(plan),
-    "<h2>Time of a step</h2>",
-    _times(plan),
+    *(_times(plan) if plan.fits else ()),
     "<h2>What would help</h2>",
     _help(plan, trials),
     "<h2>Largest arrays on a device</h2>",
@@ -77,14 +79,22 @@ def _text(value: Any) -> str:
 
 
 def _figures(plan: Any) -> str:
-  _, _, mfu = utilisation(plan)[0]
-  figures = [
-    ("Peak a device", size(plan.peak)),
-    ("Step, at best", seconds(plan.step_seconds)),
-    ("MFU, at best", f"{mfu:.2f}"),
-    ("Tokens/s", f"{pace(plan):,.0f}"),
-    ("Chip hours", f"{plan.chip_hours:,.0f}"),
-  ]
+  if plan.fits:
+    _, _, mfu = utilisation(plan)[0]
+    figures = [
+      ("Peak a device", size(plan.peak)),
+      ("Step, at best", seconds(plan.step_seconds)),
+      ("MFU, at best", f"{mfu:.2f}"),
+      ("Tokens/s", f"{pace(plan):,.0f}"),
+      ("Chip hours", f"{plan.chip_hours:,.0f}"),
+    ]
+  else:
+    usable = plan.place.usable_hbm
+    figures = [
+      ("Needed on a device", size(plan.peak)),
+      ("Usable there", size(usable)),
+      ("Too much by", size(plan.peak - usable)),
+    ]
   cells = "".join(
     f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>"
     for name, value in figures
@@ -92,13 +102,22 @@ def _figures(plan: Any) -> str:
   return f'<dl class="figures">{cells}</dl>'
 
 
-def _bar(label: str, parts: list[tuple[str, float]], whole: float, said: str):
+def _bar(
+  label: str,
+  parts: list[tuple[str, float]],
+  whole: float,
+  said: str,
+  limit: float | None = None,
+) -> str:
+  """A bar of parts, and a line across it at `limit`, of `whole` in width."""
   spans = "".join(
     f'<span style="width:{100 * value / whole:.2f}%;'
     f'background:var(--{_COLOURS[name]})" title="{_text(name)}"></span>'
     for name, value in parts
     if value > 0
   )
+  if limit is not None:
+    spans += f'<i class="limit" style="left:{100 * limit / whole:.2f}%"></i>'
   return (
     f"<span>{_text(label)}</span>"
     f'<div class="bar" role="img" aria-label="{_text(label)}: {_text(said)}">'
@@ -124,23 +143,24 @@ def _memory(plan: Any) -> str:
       ("temporaries", each.memory.temporaries),
       ("results and program", each.memory.rest),
     ]
+  limit = plan.place.usable_hbm
   whole = max(
     plan.place.hbm, *(sum(v for _, v in parts) for parts in rows.values())
   )
   bars = [
-    _bar(name, parts, whole, size(sum(v for _, v in parts)))
+    _bar(name, parts, whole, size(sum(v for _, v in parts)), limit)
     for name, parts in rows.items()
   ]
-  bars.append(_bar("the device has", [], whole, size(plan.place.hbm)))
   return (
     _key(("arguments", "temporaries", "results and program"))
     + f'<div class="bars">{"".join(bars)}</div>'
-    + "<p>The state and the reference stay while rollouts are drawn; the two "
-    "programs run one after the other.</p>"
+    + f"<p>The line marks {size(limit)}, what programs may use of "
+    f"{size(plan.place.hbm)}. The state and the reference stay while rollouts "
+    "are drawn; the two programs run one after the other.</p>"
   )
 
 
-def _times(plan: Any) -> str:
+def _times(plan: Any) -> tuple[str, ...]:
   names = ("compute", "main memory", "interconnect", "predicted")
   values = {
     name: (e.compute, e.hbm, e.interconnect, e.step)
@@ -156,7 +176,8 @@ def _times(plan: Any) -> str:
     (name, seconds(took), f"{mfu:.3f}") for name, took, mfu in utilisation(plan)
   ]
   table = _table(("", "seconds", "MFU"), rows)
-  return f'{_key(names)}<div class="bars">{"".join(bars)}</div>{table}'
+  bars = f'<div class="bars">{"".join(bars)}</div>'
+  return "<h2>Time of a step</h2>", _key(names), bars, table
 
 
 def _help(plan: Any, trials: Sequence[Any]) -> str:
@@ -176,9 +197,9 @@ def _help(plan: Any, trials: Sequence[Any]) -> str:
 
 
 def _trial(plan: Any) -> tuple[str, str, str]:
-  fits = "" if plan.fits else ", does not fit"
-  took = seconds(plan.step_seconds)
-  return size(plan.peak) + fits, f"{pace(plan):,.0f}", took
+  if not plan.fits:
+    return f"{size(plan.peak)}, does not fit", "", ""
+  return size(plan.peak), f"{pace(plan):,.0f}", seconds(plan.step_seconds)
 
 
 def _buffers(plan: Any) -> str:

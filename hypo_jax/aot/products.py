@@ -76,7 +76,7 @@ def _convolution_flops(i: Instruction, body) -> float:
   window = _window(i.rest, sum(c.isdigit() for c in inputs))
   for axis, settings in enumerate(window):
     size = left[inputs.index(str(axis))]
-    total *= _meetings(size, out[outputs.index(str(axis))], **settings)
+    total *= meetings(size, out[outputs.index(str(axis))], **settings)
   return total
 
 
@@ -107,7 +107,7 @@ def _window(rest: str, axes: int) -> list[dict[str, int]]:
   ]
 
 
-def _meetings(
+def meetings(
   inputs: int,
   outputs: int,
   *,
@@ -117,11 +117,21 @@ def _meetings(
   dilation: int,
   kernel_dilation: int,
 ) -> int:
-  """Pairs of output and window place that meet an input along one axis."""
-  at = (
-    np.arange(outputs)[:, None] * stride
-    + np.arange(size)[None, :] * kernel_dilation
-    - before
-  )
-  inside = (at >= 0) & (at <= (inputs - 1) * dilation) & (at % dilation == 0)
-  return int(inside.sum())
+  """Pairs of output and window place that meet an input along one axis.
+
+  Output o at window place k looks at (o * stride - before) + k * d, d being
+  kernel_dilation, where an input lies if that is a multiple of `dilation` from
+  0 to the last: of an arithmetic progression of k, the terms in a range. A
+  product's batch axis can be long, so the pairs themselves are never listed.
+  """
+  offset = np.arange(outputs) * stride - before
+  first = np.maximum(-(offset // kernel_dilation), 0)
+  last = ((inputs - 1) * dilation - offset) // kernel_dilation
+  last = np.minimum(last, size - 1)
+  common = math.gcd(kernel_dilation, dilation)
+  period = dilation // common
+  start = -(offset // common) * pow(kernel_dilation // common, -1, period)
+  start %= period
+  count = (last - start) // period - (first - 1 - start) // period
+  possible = (offset % common == 0) & (last >= first)
+  return int(np.where(possible, count, 0).sum())

@@ -52,10 +52,7 @@ def verdict(plan: Any) -> str:
   """Returns the main result as a sentence."""
   hbm = size(plan.place.hbm)
   if not plan.fits:
-    return (
-      f"It does not fit: {size(plan.peak)} on devices of {hbm} "
-      f"({plan.topology})"
-    )
+    return f"It does not fit: {size(plan.peak)} on devices of {hbm}"
   bound = whole_estimate(plan).bound_by
   return (
     f"It fits in {size(plan.peak)} of {hbm} a device; a step takes "
@@ -124,15 +121,19 @@ def summary(plan: Any, trials: Sequence[Any] = ()) -> str:
       f"interconnect {seconds(took.interconnect)}); arguments "
       f"{size(memory.arguments)}, temporaries {size(memory.temporaries)}"
     )
-  shares = [f"{name} {mfu:.2f}" for name, _, mfu in utilisation(plan)]
-  lines.append(
-    f"  MFU: {', '.join(shares)}; {pace(plan):,.0f} tokens/s; "
-    f"{plan.chip_hours:,.0f} chip hours for {plan.num_steps} updates"
-  )
-  if not plan.fits:
-    lines.append("  largest on a device:")
-    for buffer in largest(plan):
-      lines.append(f"    {size(buffer.bytes):>10}  {operation(buffer.source)}")
+  if plan.fits:
+    shares = [f"{name} {mfu:.2f}" for name, _, mfu in utilisation(plan)]
+    lines.append(
+      f"  MFU: {', '.join(shares)}; {pace(plan):,.0f} tokens/s; "
+      f"{plan.chip_hours:,.0f} chip hours for {plan.num_steps} updates"
+    )
+  else:
+    for label, buffers in largest(plan).items():
+      lines.append(f"  largest that is {label}, on a device:")
+      lines += [
+        f"    {size(b.bytes):>10}  {operation(b.source)} {b.shape}"
+        for b in buffers
+      ]
     lines.append("  what shrinks it:")
     lines += [f"    {text}" for text in plan.advice]
   for name, each in plan.programs.items():
@@ -144,9 +145,15 @@ def summary(plan: Any, trials: Sequence[Any] = ()) -> str:
   return "\n".join(lines)
 
 
-def largest(plan: Any, count: int = 6) -> list[Any]:
-  """Returns the largest arrays of all programs, arguments and made."""
-  found = [b for p in plan.programs.values() for b in (*p.arguments, *p.made)]
-  found.sort(key=lambda b: b.bytes)
-  named = {(b.source, b.shape): b for b in found}
-  return sorted(named.values(), key=lambda b: -b.bytes)[:count]
+def largest(plan: Any, count: int = 4) -> dict[str, list[Any]]:
+  """Returns the largest arrays that programs are given, and that they make."""
+  programs = plan.programs.values()
+  found = {
+    "given": [b for p in programs for b in p.arguments],
+    "made": [b for p in programs for b in p.made],
+  }
+  for label, buffers in found.items():
+    buffers.sort(key=lambda b: b.bytes)
+    named = {(b.source, b.shape): b for b in buffers}
+    found[label] = sorted(named.values(), key=lambda b: -b.bytes)[:count]
+  return found

@@ -27,6 +27,7 @@ from hypo_jax.checkpoint import write_json
 from hypo_jax.job import lowering, work
 from hypo_jax.job.compiling import (
   Compiled,
+  Known,
   compile_steps,
   lower,
   slice_devices,
@@ -103,15 +104,17 @@ def run_aot(
     workdir: where the two files are written.
     topology: a slice, as v5e:8x8 or v5p:4x4x4.
     search: compile a handful of changed configurations too, and say which
-      change helps most; each takes as long as the first.
+      change helps most; each takes as long as the first, but for a program
+      that stays as it was.
 
   Raises:
     ValueError: for a slice that is none, a missing libtpu, or whatever the job
       itself would refuse.
   """
   place, devices = slice_devices(topology)
-  plan = make_plan(config, topology, place, devices)
-  tried = _search(config, topology, place, devices) if search else ()
+  known: Known = {}
+  plan = make_plan(config, topology, place, devices, known)
+  tried = _search(config, topology, place, devices, known) if search else ()
   workdir.mkdir(parents=True, exist_ok=True)
   write_json(workdir / "aot.json", entries.entries(plan))
   aside = workdir / "aot.html.aside"
@@ -121,11 +124,15 @@ def run_aot(
 
 
 def make_plan(
-  config: Any, topology: str, place: Slice, devices: Sequence[Any]
+  config: Any,
+  topology: str,
+  place: Slice,
+  devices: Sequence[Any],
+  known: Known,
 ) -> Plan:
   """Lowers, compiles and measures a configuration's steps."""
   lowered = lower(config, devices)
-  train, rollout = compile_steps(config, lowered, place)
+  train, rollout = compile_steps(config, lowered, place, known)
   used = uses_frozen(lowered)
   train_flops, rollout_flops = model_flops(lowered)
   rows, tokens = config.preference.batch_size, lowered.job.tokens
@@ -169,7 +176,11 @@ class Trial:
 
 
 def _search(
-  config: Any, topology: str, place: Slice, devices: Sequence[Any]
+  config: Any,
+  topology: str,
+  place: Slice,
+  devices: Sequence[Any],
+  known: Known,
 ) -> tuple[Trial, ...]:
   trials = []
   for values in changes(config, place.num_devices):
@@ -177,7 +188,7 @@ def _search(
     changed.update_from_flattened_dict(values)
     text = ", ".join(f"{key}={value}" for key, value in values.items())
     try:
-      plan = make_plan(changed, topology, place, devices)
+      plan = make_plan(changed, topology, place, devices, known)
       trials.append(Trial(text, plan))
     except ValueError as error:
       trials.append(Trial(text, None, str(error)))

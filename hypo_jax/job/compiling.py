@@ -12,7 +12,7 @@ import importlib.util
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +47,10 @@ class Compiled:
   seconds: float
   notes: tuple[str, ...]
   text: bool = True
+
+
+# By the stand-in's name, "" for the slice itself, and the lowered text.
+Known = dict[tuple[str, str], Compiled]
 
 
 def slice_devices(topology: str) -> tuple[Slice, Sequence[Any]]:
@@ -96,23 +100,54 @@ def uses_frozen(lowered: lowering.Lowered) -> bool:
 
 
 def compile_steps(
-  config: Any, lowered: lowering.Lowered, place: Slice
+  config: Any, lowered: lowering.Lowered, place: Slice, known: Known
 ) -> tuple[Compiled, Compiled | None]:
-  """Compiles the train step and, where there is one, the rollout."""
-  train = _compile_train(lowered, place)
+  """Compiles the train step and, where there is one, the rollout.
+
+  Args:
+    config: a job's configuration.
+    lowered: its steps, for the slice's devices.
+    place: the slice.
+    known: what was compiled for the slice before, which is not compiled again;
+      added to.
+  """
+  train = _once(known, "", lowered.train_step, _compile_train, lowered, place)
   rollout = None
   if lowered.rollout_step is not None:
-    rollout = _compile_rollout(lowered, place)
+    rollout = _once(
+      known, "", lowered.rollout_step, _compile_rollout, lowered, place
+    )
   topology = chips.stand_in(place)
   if topology is None or (train.text and (not rollout or rollout.text)):
     return train, rollout
   _, devices = slice_devices(topology)
   other = lower(config, devices)
   if not train.text:
-    train = _read_from(train, _compile_train(other, place), topology)
+    read = _once(
+      known, topology, other.train_step, _compile_train, other, place
+    )
+    train = _read_from(train, read, topology)
   if rollout and not rollout.text:
-    rollout = _read_from(rollout, _compile_rollout(other, place), topology)
+    read = _once(
+      known, topology, other.rollout_step, _compile_rollout, other, place
+    )
+    rollout = _read_from(rollout, read, topology)
   return train, rollout
+
+
+def _once(
+  known: Known,
+  topology: str,
+  step: jax.stages.Lowered,
+  make: Callable[[lowering.Lowered, Slice], Compiled],
+  lowered: lowering.Lowered,
+  place: Slice,
+) -> Compiled:
+  key = topology, step.as_text()
+  if key in known:
+    return dataclasses.replace(known[key], seconds=0.0)
+  known[key] = make(lowered, place)
+  return known[key]
 
 
 def _compile_train(lowered: lowering.Lowered, place: Slice) -> Compiled:
@@ -200,7 +235,7 @@ def compile_program(
       "all devices; collectives are missing",
     )
     program = _traced(jaxpr, place, while_trips)
-    made = memory.largest_made(jaxpr, place.num_devices)
+    made = memory.largest_made(jaxpr, arguments, place.num_devices)
   return Compiled(
     memory=own,
     program=program,
