@@ -23,7 +23,7 @@ from absl import app, flags
 
 from configs import hypo
 from hypo_jax import timing, train
-from hypo_jax.job import setup, training
+from hypo_jax.job import batches, setup, training
 
 _METHOD = flags.DEFINE_string("method", None, "Time one method, in here.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes a case.")
@@ -70,7 +70,7 @@ def seconds(method: str) -> list[float]:
     settings,
     training.make_train_step(job, settings, optimizer),
     job.params,
-    _random_pairs(job),
+    batches.of_pairs(job, settings, _random_pairs(job)),
   )
   state = train.init_state(job.params, optimizer, job.mesh)
   found = []

@@ -1,0 +1,121 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The batches of a job's stages: which rows, in which order, how long.
+
+Every process holds all rows, and so chooses the same lengths.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from hypo_jax.data import buckets, pipeline
+from hypo_jax.job.setup import Job
+
+Arrays = dict[str, np.ndarray]
+BatchAt = Callable[[int], Arrays]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+  """A stage's batches; each function gives this process's share by step.
+
+  Attributes:
+    batch_at: of pairs, or of demonstrations.
+    prompts_at: of what rollouts answer; the same where they share prompts.
+    buckets: lengths that micro-batches are cut to.
+  """
+
+  batch_at: BatchAt
+  prompts_at: BatchAt
+  buckets: buckets.Buckets
+
+
+def of_demonstrations(job: Job, rows: Arrays, micro_batch_size: int) -> Batches:
+  """Returns the batches of supervised fine-tuning."""
+  config = job.config.sft
+  rows = buckets.trim(rows)
+  (batch_at,), found = _batches(
+    job,
+    {"sft": (rows, buckets.row_lengths(rows))},
+    num_steps=config.num_steps,
+    batch_size=config.batch_size,
+    micro_batch_size=micro_batch_size,
+    slots=1,
+  )
+  return Batches(batch_at, batch_at, found)
+
+
+def of_pairs(job: Job, settings: dict[str, Any], pairs: Arrays) -> Batches:
+  """Returns a method's batches.
+
+  One order and one set of rows a step for every method: they differ in nothing
+  else. Rollouts, whose lengths nobody knows beforehand, count as long as they
+  may be.
+  """
+  pairs = buckets.trim(pairs)
+  lengths = buckets.row_lengths(pairs)
+  tables, slots = {"preference": (pairs, lengths)}, 2
+  if settings["kl_coef"]:
+    slots += job.config.rollout.samples_per_prompt
+    lengths[:, 1] = np.maximum(lengths[:, 1], job.max_new_tokens)
+    if job.config.data.rollout_path:
+      prompts = job.tokens.prompts(job.task.prompts["rollout"])
+      prompts = buckets.trim(prompts)
+      lengths = buckets.row_lengths(prompts)
+      lengths[:, 1] = job.max_new_tokens
+      tables["rollout"] = (prompts, lengths)
+  found, chosen = _batches(
+    job,
+    tables,
+    num_steps=settings["num_steps"],
+    batch_size=settings["batch_size"],
+    micro_batch_size=settings["micro_batch_size"],
+    slots=slots,
+  )
+  return Batches(found[0], found[-1], chosen)
+
+
+def _batches(
+  job: Job,
+  tables: dict[str, tuple[Arrays, np.ndarray]],
+  *,
+  num_steps: int,
+  batch_size: int,
+  micro_batch_size: int,
+  slots: int,
+) -> tuple[list[BatchAt], buckets.Buckets]:
+  """Returns batches of each table, by the stage whose order it has."""
+  how = {"batch_size": batch_size, "seed": job.config.seed}
+  completion_length = job.tokens.completion_length
+  chosen = buckets.choose(
+    [lengths for _, lengths in tables.values()],
+    [
+      pipeline.make_order(len(lengths), stage=stage, **how)
+      for stage, (_, lengths) in tables.items()
+    ],
+    limits=(
+      job.tokens.prompt_length,
+      max(completion_length, job.max_new_tokens),
+    ),
+    num_steps=num_steps,
+    micro_batch_size=micro_batch_size,
+    slots=slots,
+  )
+  found = [
+    pipeline.make_batches(
+      rows,
+      stage=stage,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      # Where all micro-batches have one length, rows stay in random order.
+      tokens=lengths @ [1, slots] if chosen.lengths else None,
+      micro_batch_size=micro_batch_size,
+      **how,
+    )
+    for stage, (rows, lengths) in tables.items()
+  ]
+  return found, chosen
