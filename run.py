@@ -113,6 +113,7 @@ def _train(config, workdir: pathlib.Path) -> None:
   # After the flags, so that --help and a typo answer at once.
   from hypo_jax import loop, report
   from hypo_jax.job import run_job
+  from hypo_jax.job.out_of_memory import OutOfMemory
 
   done = workdir / "report.json"
   if done.exists():
@@ -125,6 +126,8 @@ def _train(config, workdir: pathlib.Path) -> None:
     except loop.Stopped as stopped:
       print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
       sys.exit(130)
+    except OutOfMemory as error:
+      sys.exit(f"error: {error}")
   if not _PROCESS_ID.value:
     print(report.terminal_summary(result))
     print(f"report: {workdir / 'report.html'}")
@@ -153,11 +156,22 @@ def _inspect(config, workdir: pathlib.Path) -> None:
 
 
 def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
-  from hypo_jax.job import modes
+  from hypo_jax.job.out_of_memory import OutOfMemory, explained
   from hypo_jax.job.setup import set_up
 
   _keep_programs()
-  job = set_up(config, workdir)
+  try:
+    with explained(config, workdir) as watch:
+      watch.running = f"--mode={_MODE.value}"
+      job = set_up(config, workdir)
+      _use_job(job, prompts)
+  except OutOfMemory as error:
+    sys.exit(f"error: {error}")
+
+
+def _use_job(job, prompts: list[str]) -> None:
+  from hypo_jax.job import modes
+
   if _MODE.value == "evaluate":
     entry = modes.evaluate_checkpoint(job, _CHECKPOINT.value)
     print(json.dumps(entry, indent=1))

@@ -51,6 +51,12 @@ def of_compiled(compiled: jax.stages.Compiled) -> Memory:
   )
 
 
+def is_of_memory(error: BaseException) -> bool:
+  """Whether a compiler or an allocator gave up for want of memory."""
+  text = str(error)
+  return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+
+
 def of_error(error: BaseException, arguments: int) -> Memory | None:
   """Reads what a compiler says that gives up for want of memory.
 
@@ -62,9 +68,9 @@ def of_error(error: BaseException, arguments: int) -> Memory | None:
   Returns:
     The figures, or None if the error is about something else.
   """
-  text = str(error)
-  if "RESOURCE_EXHAUSTED" not in text and "out of memory" not in text.lower():
+  if not is_of_memory(error):
     return None
+  text = str(error)
   size = r"([\d.]+)([KMGT]?)i?B?\b"
   found = re.search(rf"temporaries \({size}\)", text)
   if found:

@@ -31,8 +31,8 @@ _MOST = 3
 # A length must save this share of the tokens, and as many as this number of
 # whole batches has: compiling for it takes about as long as those.
 _LEAST_SHARE, _LEAST_BATCHES = 0.03, 30
-# Batches that the choice looks at.
-_NUM_LOOKED_AT = 200
+# Batches, or rows, that the choice looks at.
+_BATCHES_LOOKED_AT, _ROWS_LOOKED_AT = 200, 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ def choose(
     micro_batch_size: rows.
     slots: completions a row.
   """
-  steps = range(min(num_steps, _NUM_LOOKED_AT))
+  steps = range(min(num_steps, _BATCHES_LOOKED_AT))
   needed, real = [], 0
   for table, order in zip(lengths, rows_at, strict=True):
     each = np.array([table[order(step)] for step in steps])
@@ -156,12 +156,13 @@ def choose_for_rows(
     slots: completions a row.
   """
   weights = np.array([1, slots])
+  some = lengths[:: max(len(lengths) // _ROWS_LOOKED_AT, 1)]
   return _choose(
-    lengths,
+    some,
     lengths.max(axis=0),
     limits,
     weights=weights,
-    real=(lengths @ weights).sum(),
+    real=(some @ weights).sum(),
     num_batches=len(lengths) / batch_size,
   )
 

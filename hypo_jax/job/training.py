@@ -128,6 +128,7 @@ def fine_tune(job: Job) -> Any:
     buckets=stage.buckets.lengths,
     adapters=job.sft_adapters,
   )
+  sft_step = job.watch("fine-tuning's step", sft_step, "state", "base", "rows")
   frozen = job.params if job.sft_adapters else None
 
   def rows_at(step: int) -> Rows:
@@ -241,7 +242,7 @@ def train_method(
     seconds_at_peak=work.seconds_at_peak(
       job, lambda: _flops(job, settings, reference)
     ),
-    evaluate=measure,
+    evaluate=job.watch(f"evaluating {name}", measure),
     evaluate_at=evaluation_steps(job, settings["num_steps"]),
     checkpoint_every=job.config.checkpoint.every_steps,
     draw_every=job.config.rollout.every_steps if settings["kl_coef"] else 1,
@@ -397,6 +398,13 @@ def make_update(
   config = job.config.rollout
   rollout_step = make_rollout_step(job)
   reference_step = make_reference_step(job, settings)
+  # Each by the names of what it is given, should memory run out.
+  name, given = f"{settings['method']}'s step", ("state", "reference", "batch")
+  train_step = job.watch(name, train_step, *given, "rollouts")
+  if fused_step is not None:
+    fused_step = job.watch(name, fused_step, *given, "keys")
+  given = ("policy", "prompt_tokens", "prompt_mask", "keys")
+  rollout_step = job.watch("drawing rollouts", rollout_step, *given)
   key = job.key("preference", "rollout")
   drawn: dict[int, Any] = {}
 
