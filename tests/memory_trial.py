@@ -17,7 +17,7 @@ from configs import hypo
 from hypo_jax import loop, train
 from hypo_jax.job import batches, out_of_memory, setup, training
 
-ROWS, SPARE = 1024, 3 << 30
+ROWS, SPARE = 256, 3 << 30
 
 
 def main(folder: pathlib.Path) -> None:

@@ -170,9 +170,9 @@ def advice(config: Any, num_devices: int) -> tuple[str, ...]:
       f"preference.micro_batch_size: {preference.micro_batch_size} is "
       f"{rows:g} rows a device; halve it"
     )
-  if mesh.fsdp == 1:
+  if mesh.fsdp == 1 and num_devices > 1:
     found.append("mesh.data=1, mesh.fsdp=-1: cut the weights over all devices")
-  elif mesh.tensor == 1:
+  elif mesh.tensor == 1 and num_devices > 1:
     found.append("mesh.tensor=2: cut heads, feed-forward and vocabulary")
   if not config.lora.rank:
     found.append("lora.rank=16: train an adapter, with no state for the rest")

@@ -39,12 +39,12 @@ class Watch:
 
   Attributes:
     running: what was started last, in words.
-    programs: by name, a jitted function and its arguments' shapes.
+    programs: by name, a jitted function, its arguments' names and shapes.
   """
 
   def __init__(self):
     self.running = ""
-    self.programs: dict[str, tuple[Any, dict[str, Any]]] = {}
+    self.programs: dict[str, tuple[Any, tuple[str, ...], tuple]] = {}
 
   def __call__(
     self, name: str, function: Callable[..., Any], *arguments: str
@@ -61,8 +61,7 @@ class Watch:
       self.running = name
       if arguments and name not in self.programs:
         # Before the call: what is donated is gone after it.
-        named = dict(zip(arguments, args, strict=True))
-        self.programs[name] = (function, abstract(named))
+        self.programs[name] = (function, arguments, abstract(args))
       return function(*args)
 
     return run
@@ -100,17 +99,20 @@ def _explanation(
   advice = [t for name, t in _ADVICE.items() if watch.running.startswith(name)]
   advice += memory.advice(config, jax.device_count())
   lines += [f"    {text}" for text in advice]
-  lines.append(f"  {_saved(workdir, config.rollout.every_steps)}")
+  lines.append(f"  {_saved(workdir, config)}")
   return "\n".join(lines)
 
 
-def _of_program(function: Any, arguments: dict[str, Any]) -> list[str]:
+def _of_program(
+  function: Any, names: tuple[str, ...], arguments: tuple
+) -> list[str]:
   """Returns what a program takes on a device, and its largest arrays."""
-  given = memory.largest_arguments(arguments, _SHOWN)
+  named = dict(zip(names, arguments, strict=True))
+  given = memory.largest_arguments(named, _SHOWN)
   made: tuple[Buffer, ...] = ()
   lines = []
   try:
-    traced = function.trace(*arguments.values())
+    traced = function.trace(*arguments)
     made = memory.largest_made(traced.jaxpr, jax.device_count(), _SHOWN)
     done = traced.lower().compile()
     stats = memory.of_compiled(done)
@@ -136,15 +138,16 @@ def _source(buffer: Buffer) -> str:
   return summary.operation(buffer.source) if buffer.source else ""
 
 
-def _saved(workdir: pathlib.Path, resume_every: int) -> str:
+def _saved(workdir: pathlib.Path, config: Any) -> str:
   """Returns what a second call goes on from, in words."""
-  folders = (workdir / "checkpoints").glob("*/*")
-  saved: dict[str, int] = {}
-  for folder in sorted(folders, key=lambda path: path.stat().st_mtime):
-    stage, step = folder.parent.name, folder.name
-    if step.isdecimal() and (stage == "sft" or int(step) % resume_every == 0):
-      saved[stage] = max(int(step), saved.pop(stage, 0))
-  if not saved:
-    return "nothing is saved yet; a second call starts anew"
-  stage, step = list(saved.items())[-1]
-  return f"saved: {stage} up to step {step}; a second call goes on from there"
+  stages = ("sft", *config.baselines, config.preference.method)
+  for stage in reversed(stages):
+    every = 1 if stage == "sft" else config.rollout.every_steps
+    folders = (workdir / "checkpoints" / stage).glob("*")
+    steps = [int(f.name) for f in folders if f.name.isdecimal()]
+    if steps := [step for step in steps if step % every == 0]:
+      return (
+        f"saved: {stage} up to step {max(steps)}; a second call goes on from "
+        "there"
+      )
+  return "nothing is saved yet; a second call starts anew"
