@@ -11,8 +11,8 @@ import resource
 import sys
 
 import jax
-import numpy as np
 
+from benchmarks.random_pairs import random_pairs
 from configs import hypo
 from hypo_jax import loop, train
 from hypo_jax.job import batches, out_of_memory, setup, training
@@ -30,6 +30,7 @@ def main(folder: pathlib.Path) -> None:
       "model.architecture.num_key_value_heads": 1,
       "model.architecture.intermediate_size": 16384,
       "data.num_demonstrations": 8,
+      "data.num_pairs": ROWS,
       "sft.num_steps": 2,
       "sft.batch_size": 4,
       "preference.batch_size": ROWS,
@@ -63,22 +64,6 @@ def update_once(job: setup.Job, micro_batch_size: int) -> train.TrainState:
   )
   state = train.init_state(job.params, optimizer, job.mesh)
   return jax.block_until_ready(update(state, 0, loop.StepTimer()))[0]
-
-
-def random_pairs(job: setup.Job) -> dict[str, np.ndarray]:
-  """Pairs of full length, as `PreferenceBatch` names their arrays."""
-  tokens = job.tokens
-  pairs = {"pair_mask": np.ones(ROWS, bool)}
-  for name, length in (
-    ("prompt", tokens.prompt_length),
-    ("chosen", tokens.completion_length),
-    ("rejected", tokens.completion_length),
-  ):
-    pairs[f"{name}_tokens"] = np.full((ROWS, length), 3, np.int32)
-    pairs[f"{name}_mask"] = np.ones((ROWS, length), bool)
-  for name in ("chosen", "rejected"):
-    pairs[f"ref_{name}_log_probs"] = np.zeros(ROWS, np.float32)
-  return pairs
 
 
 if __name__ == "__main__":
