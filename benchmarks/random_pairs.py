@@ -8,7 +8,7 @@ from hypo_jax.job import setup
 
 
 def random_pairs(job: setup.Job) -> dict[str, np.ndarray]:
-  """Returns data.num_pairs pairs of full length, as `PreferenceBatch` names their arrays."""
+  """Returns data.num_pairs pairs of full length, in arrays by name."""
   rng, rows = np.random.default_rng(0), job.config.data.num_pairs
   words = job.tokens.tokenizer.vocab_size
   lengths = dict.fromkeys(("chosen", "rejected"), job.tokens.completion_length)

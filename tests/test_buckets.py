@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import hypo
-from hypo_jax import compilations, loop, models, train
+from hypo_jax import (
+  compilations,
+  evaluate,
+  loop,
+  models,
+  sharding,
+  train,
+)
 from hypo_jax.batch import cut_lengths
 from hypo_jax.data import buckets, pipeline
 from hypo_jax.job import batches, setup, training
@@ -122,6 +129,7 @@ def choose(lengths, *, batch_size=16, micro_batch_size=4, num_steps=1000):
   )
   found = buckets.choose(
     [lengths],
+    [lengths @ [1, 2]],
     [order],
     limits=LIMITS,
     num_steps=num_steps,
@@ -191,6 +199,34 @@ def test_lengths_ascend_and_stay_within_the_limits(seed, p, c):
     n <= m for b in found.lengths for n, m in zip(b, LIMITS, strict=True)
   )
   assert (lengths <= found.longest).all()
+
+
+def test_scoring_many_pairs_in_buckets_gives_the_same(monkeypatch):
+  config = models.TransformerConfig(
+    vocab_size=8,
+    num_layers=1,
+    width=8,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=8,
+    mlp_width=8,
+    max_positions=sum(LIMITS),
+  )
+  model = models.Model(config)
+  params = model.init(jax.random.key(0))
+  rows = table(*skewed(90).T)
+  mesh = sharding.make_mesh()
+
+  def score(least):
+    monkeypatch.setattr(buckets, "_LEAST_BATCHES", least)
+    scorer = evaluate.make_pair_scorer(model, batch_size=8, mesh=mesh)
+    before = compilations.count()
+    return scorer(params, rows), compilations.count() - before
+
+  whole, programs = score(30)
+  cut, more_programs = score(1)
+  assert more_programs > programs
+  np.testing.assert_allclose(cut, whole, rtol=1e-5, atol=1e-5)
 
 
 def write_pairs(path, num_rows=160):

@@ -106,6 +106,7 @@ def deal(tokens: np.ndarray, micro_batch_size: int) -> np.ndarray:
 
 def choose(
   lengths: Sequence[np.ndarray],
+  tokens: Sequence[np.ndarray],
   rows_at: Sequence[RowsAt],
   *,
   limits: Lengths,
@@ -118,6 +119,7 @@ def choose(
   Args:
     lengths: int [R, 2] of each table whose rows a step takes; micro-batches of
       two tables go together, and are cut alike.
+    tokens: [R] of each table, those of a row that are no padding.
     rows_at: step -> numbers [B] of each table's rows.
     limits: of prompt and completion.
     num_steps: of the stage.
@@ -126,14 +128,14 @@ def choose(
   """
   steps = range(min(num_steps, _BATCHES_LOOKED_AT))
   needed, real = [], 0
-  for table, order in zip(lengths, rows_at, strict=True):
-    each = np.array([table[order(step)] for step in steps])
-    weights = np.array([1, slots])
+  weights = np.array([1, slots])
+  for table, no_padding, order in zip(lengths, tokens, rows_at, strict=True):
+    rows = np.array([order(step) for step in steps])
+    each, real = table[rows], real + no_padding[rows].sum()
     for i, batch in enumerate(each):
       each[i] = batch[deal(batch @ weights, micro_batch_size)]
     micros = each.reshape(len(each), micro_batch_size, -1, 2)
     needed.append(micros.max(axis=1).reshape(-1, 2))
-    real += (each @ weights).sum()
   return _choose(
     np.max(needed, axis=0),
     np.max([table.max(axis=0) for table in lengths], axis=0),

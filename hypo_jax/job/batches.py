@@ -7,7 +7,7 @@ Every process holds all rows, and so chooses the same lengths.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -34,13 +34,22 @@ class Batches:
   buckets: buckets.Buckets
 
 
+class _Table(NamedTuple):
+  """Rows, the lengths that each must be given, and its tokens."""
+
+  rows: Arrays
+  lengths: np.ndarray
+  tokens: np.ndarray
+
+
 def of_demonstrations(job: Job, rows: Arrays, micro_batch_size: int) -> Batches:
   """Returns the batches of supervised fine-tuning."""
   config = job.config.sft
   rows = buckets.trim(rows)
+  lengths = buckets.row_lengths(rows)
   (batch_at,), found = _batches(
     job,
-    {"sft": (rows, buckets.row_lengths(rows))},
+    {"sft": _Table(rows, lengths, lengths.sum(axis=1))},
     num_steps=config.num_steps,
     batch_size=config.batch_size,
     micro_batch_size=micro_batch_size,
@@ -57,31 +66,35 @@ def of_pairs(job: Job, settings: dict[str, Any], pairs: Arrays) -> Batches:
   may be.
   """
   pairs = buckets.trim(pairs)
+  samples = job.config.rollout.samples_per_prompt if settings["kl_coef"] else 0
+  drawn = samples * job.max_new_tokens
+  sides = sum(pairs[f"{s}_mask"].sum(axis=1) for s in ("chosen", "rejected"))
+  apart = bool(samples and job.config.data.rollout_path)
   lengths = buckets.row_lengths(pairs)
-  tables, slots = {"preference": (pairs, lengths)}, 2
-  if settings["kl_coef"]:
-    slots += job.config.rollout.samples_per_prompt
+  tokens = lengths[:, 0] + sides + (0 if apart else drawn)
+  if samples:
     lengths[:, 1] = np.maximum(lengths[:, 1], job.max_new_tokens)
-    if job.config.data.rollout_path:
-      prompts = job.tokens.prompts(job.task.prompts["rollout"])
-      prompts = buckets.trim(prompts)
-      lengths = buckets.row_lengths(prompts)
-      lengths[:, 1] = job.max_new_tokens
-      tables["rollout"] = (prompts, lengths)
+  tables = {"preference": _Table(pairs, lengths, tokens)}
+  if apart:
+    prompts = job.tokens.prompts(job.task.prompts["rollout"])
+    prompts = buckets.trim(prompts)
+    lengths = buckets.row_lengths(prompts)
+    lengths[:, 1] = job.max_new_tokens
+    tables["rollout"] = _Table(prompts, lengths, lengths[:, 0] + drawn)
   found, chosen = _batches(
     job,
     tables,
     num_steps=settings["num_steps"],
     batch_size=settings["batch_size"],
     micro_batch_size=settings["micro_batch_size"],
-    slots=slots,
+    slots=2 + samples,
   )
   return Batches(found[0], found[-1], chosen)
 
 
 def _batches(
   job: Job,
-  tables: dict[str, tuple[Arrays, np.ndarray]],
+  tables: dict[str, _Table],
   *,
   num_steps: int,
   batch_size: int,
@@ -90,16 +103,17 @@ def _batches(
 ) -> tuple[list[BatchAt], buckets.Buckets]:
   """Returns batches of each table, by the stage whose order it has."""
   how = {"batch_size": batch_size, "seed": job.config.seed}
-  completion_length = job.tokens.completion_length
+  longest = max(int(t.lengths[:, 1].max()) for t in tables.values())
   chosen = buckets.choose(
-    [lengths for _, lengths in tables.values()],
+    [table.lengths for table in tables.values()],
+    [table.tokens for table in tables.values()],
     [
-      pipeline.make_order(len(lengths), stage=stage, **how)
-      for stage, (_, lengths) in tables.items()
+      pipeline.make_order(len(table.tokens), stage=stage, **how)
+      for stage, table in tables.items()
     ],
     limits=(
       job.tokens.prompt_length,
-      max(completion_length, job.max_new_tokens),
+      max(job.tokens.completion_length, longest),
     ),
     num_steps=num_steps,
     micro_batch_size=micro_batch_size,
@@ -107,15 +121,15 @@ def _batches(
   )
   found = [
     pipeline.make_batches(
-      rows,
+      table.rows,
       stage=stage,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       # Where all micro-batches have one length, rows stay in random order.
-      tokens=lengths @ [1, slots] if chosen.lengths else None,
+      tokens=table.lengths @ [1, slots] if chosen.lengths else None,
       micro_batch_size=micro_batch_size,
       **how,
     )
-    for stage, (rows, lengths) in tables.items()
+    for stage, table in tables.items()
   ]
   return found, chosen
