@@ -26,7 +26,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.random_pairs import random_pairs
-from hypo_jax import loop, sharding, train
+from hypo_jax import sharding, timing, train
 from hypo_jax.batch import PreferenceBatch
 from hypo_jax.job import batches, setup, training
 
@@ -86,7 +86,7 @@ def _step_seconds(job, settings: dict[str, Any], stage) -> float:
 
   def one(step: int) -> Any:
     nonlocal state
-    state, metrics = run(state, step, loop.StepTimer())
+    state, metrics = run(state, step, timing.StepTimer())
     return metrics
 
   return _median(one, _STEPS.value)

@@ -14,7 +14,7 @@ import jax
 
 from benchmarks.random_pairs import random_pairs
 from configs import hypo
-from hypo_jax import loop, train
+from hypo_jax import timing, train
 from hypo_jax.job import batches, out_of_memory, setup, training
 
 ROWS, SPARE = 256, 3 << 30
@@ -63,7 +63,7 @@ def update_once(job: setup.Job, micro_batch_size: int) -> train.TrainState:
     batches.of_pairs(job, settings, random_pairs(job)),
   )
   state = train.init_state(job.params, optimizer, job.mesh)
-  return jax.block_until_ready(update(state, 0, loop.StepTimer()))[0]
+  return jax.block_until_ready(update(state, 0, timing.StepTimer()))[0]
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from configs import hypo
 from hypo_jax import (
   compilations,
   evaluate,
-  loop,
   models,
   sharding,
+  timing,
   train,
 )
 from hypo_jax.batch import cut_lengths
@@ -291,7 +291,7 @@ def compiled_after_two_updates(job, settings, stage):
     if number == 2:
       before = compilations.count()
     state, metrics = jax.block_until_ready(
-      update(state, number, loop.StepTimer())
+      update(state, number, timing.StepTimer())
     )
   assert np.isfinite(metrics["loss"])
   return compilations.count() - before

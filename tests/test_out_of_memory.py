@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is said when memory runs out: a real failure, and devices' words."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import run
 from configs import hypo
 from hypo_jax.job import out_of_memory
 
@@ -109,3 +111,20 @@ def test_the_program_that_ran_is_named_with_what_it_was_given(tmp_path):
   assert "float32[300,200]  state" in said
   assert "float32[700,10]  inputs" in said
   assert "700,700" in said
+
+
+def test_a_job_goes_on_with_what_only_changes_how_a_step_is_computed(tmp_path):
+  """As the advice says; whatever else changes is refused, as ever."""
+  folder = tmp_path / "job"
+  config = hypo.get_config()
+  run.claim_workdir(folder, config.to_dict(), anew=False)
+  config.preference.micro_batch_size = 8
+  config.model.remat = True
+  run.claim_workdir(folder, config.to_dict(), anew=False)
+  kept = json.loads((folder / "config.json").read_text())
+  assert kept["preference"]["micro_batch_size"] == 8
+  config.preference.micro_batch_size = 4
+  config.preference.batch_size = 4
+  with pytest.raises(SystemExit, match="(?s)another config.*batch_size"):
+    run.claim_workdir(folder, config.to_dict(), anew=False)
+  assert json.loads((folder / "config.json").read_text()) == kept

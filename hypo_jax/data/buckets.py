@@ -27,7 +27,7 @@ RowsAt = Callable[[int], np.ndarray]
 # Lengths are multiples of this, or the limits: bfloat16 tiles have 16 rows.
 _MULTIPLE = 16
 # Lengths beside the longest.
-_MOST = 3
+MOST = 3
 # A length must save this share of the tokens, and as many as this number of
 # whole batches has: compiling for it takes about as long as those.
 _LEAST_SHARE, _LEAST_BATCHES = 0.03, 30
@@ -113,6 +113,7 @@ def choose(
   num_steps: int,
   micro_batch_size: int,
   slots: int,
+  most: int = MOST,
 ) -> Buckets:
   """Chooses lengths for the micro-batches of a stage.
 
@@ -125,6 +126,7 @@ def choose(
     num_steps: of the stage.
     micro_batch_size: rows.
     slots: completions a row.
+    most: lengths beside the longest.
   """
   steps = range(min(num_steps, _BATCHES_LOOKED_AT))
   needed, real = [], 0
@@ -143,6 +145,7 @@ def choose(
     weights=weights * [len(lengths), 1],
     real=real / micro_batch_size,
     num_batches=num_steps,
+    most=most,
   )
 
 
@@ -169,7 +172,9 @@ def choose_for_rows(
   )
 
 
-def _choose(needed, longest, limits, *, weights, real, num_batches) -> Buckets:
+def _choose(
+  needed, longest, limits, *, weights, real, num_batches, most=MOST
+) -> Buckets:
   """Adds the length that saves most, until none saves enough.
 
   Args:
@@ -179,6 +184,7 @@ def _choose(needed, longest, limits, *, weights, real, num_batches) -> Buckets:
     weights: how often the two count.
     real: tokens of the N that are no padding.
     num_batches: how many batches they stand for.
+    most: lengths beside the longest.
   """
   needed, longest = (np.minimum(_rounded(x), limits) for x in (needed, longest))
   taken = np.full(len(needed), float(weights @ longest))
@@ -193,7 +199,7 @@ def _choose(needed, longest, limits, *, weights, real, num_batches) -> Buckets:
     holds = (needed <= bucket).all(axis=1)
     return np.where(holds, np.maximum(taken - bucket @ weights, 0), 0)
 
-  while len(found) < _MOST:
+  while len(found) < most:
     best = max(grid, key=lambda bucket: saved(bucket).sum())
     if saved(best).sum() < least:
       break

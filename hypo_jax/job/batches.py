@@ -54,16 +54,19 @@ def of_demonstrations(job: Job, rows: Arrays, micro_batch_size: int) -> Batches:
     batch_size=config.batch_size,
     micro_batch_size=micro_batch_size,
     slots=1,
+    cut=True,
   )
   return Batches(batch_at, batch_at, found)
 
 
-def of_pairs(job: Job, settings: dict[str, Any], pairs: Arrays) -> Batches:
+def of_pairs(
+  job: Job, settings: dict[str, Any], pairs: Arrays, *, cut: bool = True
+) -> Batches:
   """Returns a method's batches.
 
   One order and one set of rows a step for every method: they differ in nothing
   else. Rollouts, whose lengths nobody knows beforehand, count as long as they
-  may be.
+  may be. Without `cut`, all micro-batches have the longest lengths.
   """
   pairs = buckets.trim(pairs)
   samples = job.config.rollout.samples_per_prompt if settings["kl_coef"] else 0
@@ -88,6 +91,7 @@ def of_pairs(job: Job, settings: dict[str, Any], pairs: Arrays) -> Batches:
     batch_size=settings["batch_size"],
     micro_batch_size=settings["micro_batch_size"],
     slots=2 + samples,
+    cut=cut,
   )
   return Batches(found[0], found[-1], chosen)
 
@@ -100,6 +104,7 @@ def _batches(
   batch_size: int,
   micro_batch_size: int,
   slots: int,
+  cut: bool,
 ) -> tuple[list[BatchAt], buckets.Buckets]:
   """Returns batches of each table, by the stage whose order it has."""
   how = {"batch_size": batch_size, "seed": job.config.seed}
@@ -118,6 +123,7 @@ def _batches(
     num_steps=num_steps,
     micro_batch_size=micro_batch_size,
     slots=slots,
+    most=buckets.MOST if cut else 0,
   )
   found = [
     pipeline.make_batches(

@@ -148,6 +148,7 @@ def _saved(workdir: pathlib.Path, config: Any) -> str:
     if steps := [step for step in steps if step % every == 0]:
       return (
         f"saved: {stage} up to step {max(steps)}; a second call goes on from "
-        "there"
+        "there, also with another model.remat, preference.micro_batch_size or "
+        "mesh"
       )
   return "nothing is saved yet; a second call starts anew"
