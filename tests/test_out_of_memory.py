@@ -31,7 +31,7 @@ def test_demand_20_running_out_of_memory_names_arrays_and_settings(tmp_path):
   )
   assert done.returncode == 0, done.stderr[-3000:]
   said, after = done.stdout.split("AFTER\n")
-  assert said.startswith("out of memory in dpo's step\n")
+  assert said.startswith("out of memory: dpo's step\n")
   assert "RESOURCE_EXHAUSTED" in said
   # The largest arrays: of a batch's tokens, each 16,384 wide; and the weights.
   largest = said.split("largest made:\n")[1].splitlines()[0]
@@ -66,7 +66,7 @@ TPU = (
 def test_demand_20_other_devices_words_are_kept_and_explained(tmp_path, error):
   said = explain(workdir=tmp_path, running="drawing rollouts", error=error)
   assert error.splitlines()[0] in said and "BufferAssignment" not in said
-  assert "out of memory in drawing rollouts" in said
+  assert "out of memory: drawing rollouts" in said
   for key in ("preference.batch_size", "model.remat", "lora.rank"):
     assert key in said
   assert "nothing is saved yet" in said
@@ -80,7 +80,7 @@ def test_what_a_second_call_goes_on_from_is_said(tmp_path):
     (tmp_path / "checkpoints" / name).mkdir(parents=True)
   said = explain(config, workdir=tmp_path, error=TPU)
   assert "saved: hypo up to step 8; a second call goes on from there" in said
-  assert "out of memory in setting up the job" in said
+  assert "out of memory: setting up the job" in said
 
 
 def test_other_errors_pass_as_they_are(tmp_path):
@@ -107,7 +107,7 @@ def test_the_program_that_ran_is_named_with_what_it_was_given(tmp_path):
       run = watch("a step", call, "state", "inputs")
       run(jnp.zeros((300, 200)), jnp.ones((700, 10)))
   said = str(raised.value)
-  assert "out of memory in a step" in said
+  assert "out of memory: a step" in said
   assert "float32[300,200]  state" in said
   assert "float32[700,10]  inputs" in said
   assert "700,700" in said

@@ -128,6 +128,7 @@ def choose(
     slots: completions a row.
     most: lengths beside the longest.
   """
+  num_steps = max(num_steps, 1)
   steps = range(min(num_steps, _BATCHES_LOOKED_AT))
   needed, real = [], 0
   weights = np.array([1, slots])

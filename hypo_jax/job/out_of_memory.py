@@ -91,7 +91,7 @@ def explained(config: Any, workdir: pathlib.Path) -> Iterator[Watch]:
 def _explanation(
   config: Any, workdir: pathlib.Path, watch: Watch, error: BaseException
 ) -> str:
-  lines = [f"out of memory in {watch.running or 'setting up the job'}"]
+  lines = [f"out of memory: {watch.running or 'setting up the job'}"]
   lines.append(f"  {str(error).splitlines()[0]}")
   if watch.running in watch.programs:
     lines += _of_program(*watch.programs[watch.running])

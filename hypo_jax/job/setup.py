@@ -109,7 +109,7 @@ class Job:
   @contextlib.contextmanager
   def clock(self, stage: str):
     """Adds a stage's seconds to wall_seconds.json, restarts included."""
-    self.watch.running = stage
+    self.watch.running = f"stage {stage}"
     start = time.monotonic()
     try:
       yield
