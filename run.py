@@ -53,6 +53,17 @@ _ANEW = flags.DEFINE_bool(
 )
 
 
+# Keys that change how a step is computed and not, but for rounding, what comes
+# out: a job may go on with other values.
+_HOW = {
+  "model.remat",
+  "preference.micro_batch_size",
+  "mesh.data",
+  "mesh.fsdp",
+  "mesh.tensor",
+}
+
+
 def main(argv: list[str]) -> None:
   prompts = argv[1:]
   if prompts and _MODE.value != "sample":
@@ -113,6 +124,7 @@ def _train(config, workdir: pathlib.Path) -> None:
   # After the flags, so that --help and a typo answer at once.
   from hypo_jax import loop, report
   from hypo_jax.job import run_job
+  from hypo_jax.job.out_of_memory import OutOfMemory
 
   done = workdir / "report.json"
   if done.exists():
@@ -125,6 +137,8 @@ def _train(config, workdir: pathlib.Path) -> None:
     except loop.Stopped as stopped:
       print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
       sys.exit(130)
+    except OutOfMemory as error:
+      sys.exit(f"error: {error}")
   if not _PROCESS_ID.value:
     print(report.terminal_summary(result))
     print(f"report: {workdir / 'report.html'}")
@@ -153,11 +167,22 @@ def _inspect(config, workdir: pathlib.Path) -> None:
 
 
 def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
-  from hypo_jax.job import modes
+  from hypo_jax.job.out_of_memory import OutOfMemory, explained
   from hypo_jax.job.setup import set_up
 
   _keep_programs()
-  job = set_up(config, workdir)
+  try:
+    with explained(config, workdir) as watch:
+      watch.running = f"--mode={_MODE.value}"
+      job = set_up(config, workdir)
+      _use_job(job, prompts)
+  except OutOfMemory as error:
+    sys.exit(f"error: {error}")
+
+
+def _use_job(job, prompts: list[str]) -> None:
+  from hypo_jax.job import modes
+
   if _MODE.value == "evaluate":
     entry = modes.evaluate_checkpoint(job, _CHECKPOINT.value)
     print(json.dumps(entry, indent=1))
@@ -192,6 +217,8 @@ def _default_workdir() -> str:
 def claim_workdir(workdir: pathlib.Path, config: dict, *, anew: bool) -> None:
   """Writes config.json, or checks that the one there is the same.
 
+  Keys of `_HOW` may differ; config.json then gets the new ones.
+
   Raises:
     SystemExit: if the directory was made with another config; the message
       shows the difference.
@@ -205,7 +232,11 @@ def claim_workdir(workdir: pathlib.Path, config: dict, *, anew: bool) -> None:
   # What is traced changes no result: a job may go on with other steps.
   there["profile"] = now["profile"]
   was = json.dumps(there, indent=1, sort_keys=True) + "\n"
-  if was != text:
+  changed = _changed(there, now)
+  if changed and changed <= _HOW:
+    names = ", ".join(sorted(changed))
+    print(f"{workdir}: going on with another {names}", file=sys.stderr)
+  elif was != text:
     lines = difflib.unified_diff(
       was.splitlines(),
       text.splitlines(),
@@ -223,6 +254,18 @@ def claim_workdir(workdir: pathlib.Path, config: dict, *, anew: bool) -> None:
   aside = path.with_name("config.json.aside")
   aside.write_text(text)
   aside.replace(path)
+
+
+def _changed(there: dict, now: dict, prefix: str = "") -> set[str]:
+  """Returns the keys, with dots, whose values differ."""
+  found: set[str] = set()
+  for key in there.keys() | now.keys():
+    old, new = there.get(key), now.get(key)
+    if isinstance(old, dict) and isinstance(new, dict):
+      found |= _changed(old, new, f"{prefix}{key}.")
+    elif old != new or (key in there) != (key in now):
+      found.add(prefix + key)
+  return found
 
 
 if __name__ == "__main__":

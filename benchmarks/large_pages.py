@@ -18,12 +18,12 @@ import tempfile
 import time
 
 import jax
-import numpy as np
 from absl import app, flags
 
+from benchmarks.random_pairs import random_pairs
 from configs import hypo
 from hypo_jax import timing, train
-from hypo_jax.job import setup, training
+from hypo_jax.job import batches, setup, training
 
 _METHOD = flags.DEFINE_string("method", None, "Time one method, in here.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes a case.")
@@ -70,7 +70,7 @@ def seconds(method: str) -> list[float]:
     settings,
     training.make_train_step(job, settings, optimizer),
     job.params,
-    _random_pairs(job),
+    batches.of_pairs(job, settings, random_pairs(job)),
   )
   state = train.init_state(job.params, optimizer, job.mesh)
   found = []
@@ -79,20 +79,6 @@ def seconds(method: str) -> list[float]:
     state, _ = jax.block_until_ready(update(state, step, timing.StepTimer()))
     found.append(time.perf_counter() - start)
   return found[_WARMUP:]
-
-
-def _random_pairs(job: setup.Job) -> dict[str, np.ndarray]:
-  """Pairs of full length, as `PreferenceBatch` names their arrays."""
-  rng, rows = np.random.default_rng(0), job.config.data.num_pairs
-  words = job.tokens.tokenizer.vocab_size
-  lengths = dict.fromkeys(("chosen", "rejected"), job.tokens.completion_length)
-  pairs = {"pair_mask": np.ones(rows, bool)}
-  for name, length in ({"prompt": job.tokens.prompt_length} | lengths).items():
-    tokens = rng.integers(2, words, (rows, length), np.int32)
-    pairs |= {f"{name}_tokens": tokens, f"{name}_mask": tokens > 0}
-  for name in lengths:
-    pairs[f"ref_{name}_log_probs"] = np.zeros(rows, np.float32)
-  return pairs
 
 
 if __name__ == "__main__":

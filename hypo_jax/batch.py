@@ -15,9 +15,22 @@ Shapes: B rows, P prompt, S slots, C completion, k samples per prompt, N = B*k.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+# By what they hold, under the names they have here and in data sets' arrays.
+_PROMPT = ("prompt_tokens", "prompt_mask")
+_COMPLETION = (
+  "chosen_tokens",
+  "chosen_mask",
+  "rejected_tokens",
+  "rejected_mask",
+  "slot_tokens",
+  "slot_mask",
+  "token_log_probs",
+)
 
 
 @jax.tree_util.register_dataclass
@@ -173,3 +186,49 @@ def predicting(last: jax.Array, slots: jax.Array) -> jax.Array:
   """
   last = jnp.broadcast_to(last[:, None], slots[:, :, :1].shape)
   return jnp.concatenate([last, slots[:, :, :-1]], axis=2)
+
+
+def cut_lengths(tree: Any, prompt_length: int, completion_length: int) -> Any:
+  """Cuts padding: prompts on the left, completions on the right.
+
+  Nothing is lost where `lengths` are no larger.
+
+  Args:
+    tree: of the classes above, or of dicts with their names; arrays of jax or
+      numpy. Those that are shorter stay as they are.
+    prompt_length: tokens kept of a prompt, at least 1.
+    completion_length: tokens kept of a completion, at least 1.
+  """
+
+  def cut(path, x):
+    name = _name(path)
+    if name in _PROMPT:
+      return x[..., max(x.shape[-1] - prompt_length, 0) :]
+    return x[..., :completion_length] if name in _COMPLETION else x
+
+  return jax.tree_util.tree_map_with_path(cut, tree)
+
+
+def lengths(tree: Any) -> tuple[jax.Array, jax.Array]:
+  """Returns the longest prompt and completion that masks hold, in tokens.
+
+  Args:
+    tree: of the classes above.
+
+  Returns:
+    Two int32 scalars, 0 where there is none.
+  """
+  prompts, completions = [jnp.int32(0)], [jnp.int32(0)]
+  for path, x in jax.tree_util.tree_leaves_with_path(tree):
+    name = _name(path)
+    if name == "prompt_mask":
+      prompts.append(
+        jnp.max(jnp.where(x, x.shape[-1] - jnp.arange(x.shape[-1]), 0))
+      )
+    elif name.endswith("_mask") and name in _COMPLETION:
+      completions.append(jnp.max(jnp.where(x, jnp.arange(x.shape[-1]) + 1, 0)))
+  return jnp.max(jnp.stack(prompts)), jnp.max(jnp.stack(completions))
+
+
+def _name(path: tuple) -> str:
+  return str(getattr(path[-1], "key", getattr(path[-1], "name", "")))

@@ -23,7 +23,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from hypo_jax import keys, objective, scoring, sharding, statistics
-from hypo_jax.batch import PreferenceBatch, pair_rows
+from hypo_jax.batch import PreferenceBatch, cut_lengths, pair_rows
+from hypo_jax.data import buckets
 from hypo_jax.rollout import make_rollout_step
 from hypo_jax.statistics import Judged, PolicySamples
 
@@ -91,7 +92,9 @@ def _batches(total: int, size: int) -> list[np.ndarray]:
 def make_pair_scorer(model, *, batch_size: int, mesh: Mesh):
   """Returns scorer(params, pairs) -> numpy log_probs [n, 2] (chosen, rejected).
 
-  `pairs` is a dict of numpy arrays, as `PreferenceBatch` names them.
+  `pairs` is a dict of numpy arrays, as `PreferenceBatch` names them. Where they
+  are many, rows are batched by length and cut to a few lengths; log-probs then
+  depend, by rounding, on what else is scored.
   """
   model = model.with_rows(sharding.row_sharding(mesh))
 
@@ -102,22 +105,42 @@ def make_pair_scorer(model, *, batch_size: int, mesh: Mesh):
       objective.score_rows(model, params, rows), rows.slot_mask
     )
 
-  def scorer(params, pairs: dict[str, np.ndarray]) -> np.ndarray:
-    total = len(pairs["prompt_tokens"])
-    parts = []
-    for numbers in _batches(total, batch_size):
-      batch = {k: v[numbers] for k, v in pairs.items()}
-      unknown = np.zeros(len(numbers), np.float32)
-      batch |= {
-        "ref_chosen_log_probs": unknown,
-        "ref_rejected_log_probs": unknown,
-        "row": numbers.astype(np.int32),
-      }
-      placed = sharding.put_rows(mesh, PreferenceBatch(**batch))
-      parts.append(sharding.gather(score(params, placed)))
-    return np.concatenate(parts)[:total]
+  def scorer(params, pairs: Arrays) -> np.ndarray:
+    found = np.zeros((len(pairs["prompt_tokens"]), 2), np.float32)
+    for group, cut in _by_length(pairs, batch_size):
+      for numbers in _batches(len(group), batch_size):
+        rows = group[numbers]
+        batch = {k: v[rows] for k, v in cut_lengths(pairs, *cut).items()}
+        unknown = np.zeros(len(rows), np.float32)
+        batch |= {
+          "ref_chosen_log_probs": unknown,
+          "ref_rejected_log_probs": unknown,
+          "row": rows.astype(np.int32),
+        }
+        placed = sharding.put_rows(mesh, PreferenceBatch(**batch))
+        found[rows] = sharding.gather(score(params, placed))
+    return found
 
   return scorer
+
+
+def _by_length(
+  pairs: Arrays, batch_size: int
+) -> list[tuple[np.ndarray, tuple[int, int]]]:
+  """Returns numbers of rows, and the lengths that all of them can be cut to."""
+  lengths = buckets.row_lengths(pairs)
+  limits = tuple(
+    pairs[name].shape[1] for name in ("prompt_mask", "chosen_mask")
+  )
+  chosen = buckets.choose_for_rows(
+    lengths, limits=limits, batch_size=batch_size, slots=2
+  )
+  groups, left = [], np.arange(len(lengths))
+  for cut in (*chosen.lengths, limits):
+    fits = (lengths[left] <= cut).all(axis=1)
+    groups.append((left[fits], cut))
+    left = left[~fits]
+  return groups
 
 
 def judge_samples(judge, tokenizer, prompts, samples: PolicySamples) -> Judged:

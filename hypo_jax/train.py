@@ -25,7 +25,7 @@ reference: one set of weights serves both (`policy_params`).
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,11 +35,20 @@ import optax
 from jax.sharding import Mesh
 
 from hypo_jax import objective, sharding
-from hypo_jax.batch import Completions, PreferenceBatch, Rollouts, Rows
+from hypo_jax.batch import (
+  Completions,
+  PreferenceBatch,
+  Rollouts,
+  Rows,
+  cut_lengths,
+  lengths,
+)
 from hypo_jax.models import lora
 
 Params = Any
 Metrics = dict[str, jax.Array]
+# Tokens of a prompt, and of a completion.
+Lengths = tuple[int, int]
 
 
 @jax.tree_util.register_dataclass
@@ -131,6 +140,7 @@ def make_sft_step(
   optimizer: optax.GradientTransformation,
   *,
   micro_batch_size: int | None = None,
+  buckets: Sequence[Lengths] = (),
   adapters: bool = False,
 ) -> Callable[[TrainState, Params, Rows], tuple[TrainState, Metrics]]:
   """Returns sft_step(state, frozen, rows): mean over tokens of -log policy.
@@ -141,6 +151,7 @@ def make_sft_step(
     model: see the module docstring.
     optimizer: any optax transformation.
     micro_batch_size: rows per forward and backward; None for all at once.
+    buckets: as of `make_train_step`.
     adapters: `state.trainable` is an adapter over `frozen`.
   """
 
@@ -154,7 +165,7 @@ def make_sft_step(
       return loss, {"loss": loss}
 
     gradient, metrics = _accumulate(
-      loss_fn, state.trainable, rows, micro_batch_size
+      loss_fn, state.trainable, rows, micro_batch_size, buckets
     )
     return _update(state, optimizer, gradient, metrics)
 
@@ -173,6 +184,7 @@ def make_train_step(
   estimator: str = "sequence",
   samples_per_prompt: int = 1,
   micro_batch_size: int | None = None,
+  buckets: Sequence[Lengths] = (),
   shared_prompts: bool = True,
   adapters: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
@@ -195,6 +207,11 @@ def make_train_step(
     estimator: "sequence", "leave_one_out", "to_go" or "rao_blackwell".
     samples_per_prompt: rollouts a prompt.
     micro_batch_size: rows per forward and backward; None for all at once.
+    buckets: lengths below the batch's own that micro-batches may be cut to, in
+      the order in which they are tried: each micro-batch takes the first that
+      holds all of its tokens, or else stays as it is. One program holds a
+      branch for each, so that nothing is compiled later; results are equal up
+      to rounding.
     shared_prompts: whether rollouts answer the pairs' own prompts, so that
       both share one row.
     adapters: `state.trainable` is an adapter over `frozen`.
@@ -223,6 +240,7 @@ def make_train_step(
       state.trainable,
       (batch, rollouts),
       micro_batch_size,
+      buckets,
     )
     return _update(state, optimizer, gradient, metrics)
 
@@ -294,7 +312,13 @@ def make_fused_step(
   return jax.jit(fused_step, donate_argnums=0)
 
 
-def _accumulate(loss_fn, params, batch, micro_batch_size: int | None):
+def _accumulate(
+  loss_fn,
+  params,
+  batch,
+  micro_batch_size: int | None,
+  buckets: Sequence[Lengths],
+):
   """Sums gradient and metrics of loss_fn(params, micro) over micro-batches."""
   num_rows = jax.tree.leaves(batch)[0].shape[0]
   size = micro_batch_size or num_rows
@@ -303,7 +327,7 @@ def _accumulate(loss_fn, params, batch, micro_batch_size: int | None):
       f"micro_batch_size: expected a divisor of the batch's {num_rows} rows, "
       f"got {size}"
     )
-  gradient_fn = jax.grad(loss_fn, has_aux=True)
+  gradient_fn = _in_buckets(jax.grad(loss_fn, has_aux=True), buckets)
   if size == num_rows:
     return gradient_fn(params, batch)
 
@@ -321,6 +345,36 @@ def _accumulate(loss_fn, params, batch, micro_batch_size: int | None):
   )
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
   return jax.lax.scan(add, zeros, micros)[0]
+
+
+def _in_buckets(gradient_fn, buckets: Sequence[Lengths]):
+  """Returns gradient_fn(params, rows) on rows cut to the first fitting bucket.
+
+  Which one that is, every device reads from the masks of all: no host has to
+  know it, and all take the same branch.
+  """
+  for number, bucket in enumerate(buckets):
+    if min(bucket) < 1:
+      raise ValueError(
+        f"buckets: expected lengths of at least 1, got {bucket} at {number}"
+      )
+  if not buckets:
+    return gradient_fn
+
+  def choose(params, rows):
+    longest = jnp.stack(lengths(rows))
+    fits = jnp.all(longest <= jnp.asarray(buckets), axis=-1)
+    # The last branch, the rows as they are, always fits.
+    branch = jnp.argmax(jnp.append(fits, True))
+    branches = [
+      lambda params, rows, cut=bucket: gradient_fn(
+        params, cut_lengths(rows, *cut)
+      )
+      for bucket in buckets
+    ]
+    return jax.lax.switch(branch, [*branches, gradient_fn], params, rows)
+
+  return choose
 
 
 def _update(state: TrainState, optimizer, gradient, metrics):

@@ -31,6 +31,7 @@ MODEL = Model(
     max_positions=32,
   )
 )
+BUCKETS = ((P - 2, C),)
 MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "mixed": (2, 2, 2)}
 
 
@@ -38,7 +39,8 @@ def batch(seed: int) -> dict:
   rng = np.random.default_rng(seed)
   arrays = {
     "prompt_tokens": rng.integers(2, 24, (B, P)).astype(np.int32),
-    "prompt_mask": np.arange(P) >= rng.integers(0, P, B)[:, None],
+    # Every second batch is cut to BUCKETS, on every device.
+    "prompt_mask": np.arange(P) >= rng.integers(seed % 2 * 2, P, B)[:, None],
     "pair_mask": np.ones(B, bool),
     "row": np.arange(B, dtype=np.int32) + seed * B,
     "ref_chosen_log_probs": np.full(B, -9.0, np.float32),
@@ -69,6 +71,7 @@ def trial(mesh, *, rank: int = 0) -> dict:
       kl_coef=0.2,
       estimator="rao_blackwell",
       micro_batch_size=None,
+      buckets=BUCKETS,
       adapters=rank > 0,
     )
     rollout_step = rollout.make_rollout_step(

@@ -113,6 +113,106 @@ def test_demand_14_micro_batches_equal_the_large_batch():
       )
 
 
+# Longest prompt and completion of rows 2i and 2i + 1: micro-batches of two.
+SHORT = ((2, 3), (5, 3), (2, 6), (5, 6))
+BUCKETS = ((2, 3), (5, 3))
+
+
+def batch_of_lengths() -> PreferenceBatch:
+  """Micro-batch i of BATCH's rows holds no more than SHORT[i]."""
+  prompts, completions = np.array(SHORT * 2).T
+  seen = np.arange(C) < completions[:, None]
+  return dataclasses.replace(
+    BATCH,
+    prompt_mask=BATCH.prompt_mask & (np.arange(P) >= P - prompts[:, None]),
+    chosen_mask=BATCH.chosen_mask & seen,
+    rejected_mask=BATCH.rejected_mask & seen,
+  )
+
+
+def rollouts_of_lengths():
+  seen = np.arange(C) < np.array(SHORT * 2)[:, 1, None, None]
+  rows = dataclasses.replace(
+    ROLLOUTS.rows,
+    prompt_mask=batch_of_lengths().prompt_mask,
+    slot_mask=ROLLOUTS.rows.slot_mask & seen,
+  )
+  return dataclasses.replace(ROLLOUTS, rows=rows)
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"method": "dpo", "kl_coef": 0.0},
+    {},
+    {"shared_prompts": False, "estimator": "sequence"},
+  ],
+  ids=["dpo", "hypo", "hypo apart"],
+)
+def test_demand_17_micro_batches_cut_to_buckets_give_the_same(settings):
+  drawn = rollouts_of_lengths() if settings.get("kl_coef", 1) else None
+  inputs = {"batch": batch_of_lengths(), "rollouts": drawn}
+  gradient, metrics = one_step(**inputs, micro_batch_size=2, **settings)
+  cut_gradient, cut_metrics = one_step(
+    **inputs, micro_batch_size=2, buckets=BUCKETS, **settings
+  )
+  assert_trees_close(cut_gradient, gradient, atol=2e-6)
+  for name, value in metrics.items():
+    np.testing.assert_allclose(
+      cut_metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name
+    )
+
+
+def test_demand_17_fine_tuning_in_buckets_gives_the_same():
+  batch = batch_of_lengths()
+  rows = pair_rows(batch)
+  states = []
+  for buckets in ((), BUCKETS):
+    step = train.make_sft_step(
+      MODEL, optax.sgd(1.0), micro_batch_size=2, buckets=buckets
+    )
+    state = train.init_state(POLICY, optax.sgd(1.0), MESH)
+    states.append(jax.device_get(step(state, None, rows)))
+  assert_trees_close(states[0], states[1], atol=2e-6)
+
+
+@pytest.mark.parametrize("prompt", range(1, P + 1))
+@pytest.mark.parametrize("completion", range(C + 1))
+def test_rows_take_the_first_bucket_that_holds_their_tokens(prompt, completion):
+  """Chosen as long as that, rejected and rollouts shorter; then one of them."""
+  widths = train._in_buckets(
+    lambda params, rows: jnp.array(
+      [rows[0].prompt_tokens.shape[1], rows[0].rejected_tokens.shape[1]]
+    ),
+    BUCKETS,
+  )
+  seen = np.broadcast_to(np.arange(C) < completion, (B, C))
+  none = np.zeros((B, C), bool)
+  batch = dataclasses.replace(
+    BATCH,
+    prompt_mask=np.broadcast_to(np.arange(P) >= P - prompt, (B, P)),
+    chosen_mask=none,
+    rejected_mask=none,
+  )
+  rows = dataclasses.replace(
+    ROLLOUTS.rows,
+    prompt_mask=batch.prompt_mask,
+    slot_mask=np.zeros((B, K, C), bool),
+  )
+  fitting = [(p, c) for p, c in BUCKETS if prompt <= p and completion <= c]
+  expected = [*fitting, (P, C)][0]
+  for side in ("chosen_mask", "rejected_mask", "rollouts"):
+    micro = [batch, dataclasses.replace(ROLLOUTS, rows=rows)]
+    if side == "rollouts":
+      slots = np.stack([none, seen], axis=1)
+      micro[1] = dataclasses.replace(
+        micro[1], rows=dataclasses.replace(rows, slot_mask=slots)
+      )
+    else:
+      micro[0] = dataclasses.replace(batch, **{side: seen})
+    assert tuple(widths(None, tuple(micro))) == expected
+
+
 def test_the_step_takes_the_gradient_of_hypo_loss():
   """The step against the public loss on separately scored sequences."""
   mask = ROLLOUTS.rows.slot_mask.reshape(-1, C)
@@ -238,6 +338,7 @@ def test_every_method_takes_a_kl_term(method):
     ({"kl_coef": 0.0}, "kl_coef: expected a number > 0 for hypo"),
     ({"method": "ipo", "label_smoothing": 0.1}, "label_smoothing: expected 0"),
     ({"micro_batch_size": 3}, "micro_batch_size: expected a divisor"),
+    ({"buckets": ((2, 0),)}, r"buckets: expected lengths .* got \(2, 0\) at 0"),
   ],
 )
 def test_wrong_settings_are_named(settings, message):

@@ -52,6 +52,12 @@ def of_compiled(compiled: jax.stages.Compiled) -> Memory:
   )
 
 
+def is_of_memory(error: BaseException) -> bool:
+  """Whether a compiler or an allocator gave up for want of memory."""
+  text = str(error)
+  return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+
+
 def of_error(error: BaseException, arguments: int) -> Memory | None:
   """Reads what a compiler says that gives up for want of memory.
 
@@ -63,9 +69,9 @@ def of_error(error: BaseException, arguments: int) -> Memory | None:
   Returns:
     The figures, or None if the error is about something else.
   """
-  text = str(error)
-  if "RESOURCE_EXHAUSTED" not in text and "out of memory" not in text.lower():
+  if not is_of_memory(error):
     return None
+  text = str(error)
   size = r"([\d.]+)([KMGT]?)i?B?\b"
   found = re.search(rf"temporaries \({size}\)", text)
   if found:
@@ -173,9 +179,9 @@ def advice(config: Any, num_devices: int) -> tuple[str, ...]:
       f"preference.micro_batch_size: {preference.micro_batch_size} is "
       f"{rows:g} rows a device; halve it"
     )
-  if mesh.fsdp == 1:
+  if mesh.fsdp == 1 and num_devices > 1:
     found.append("mesh.data=1, mesh.fsdp=-1: cut the weights over all devices")
-  elif mesh.tensor == 1:
+  elif mesh.tensor == 1 and num_devices > 1:
     found.append("mesh.tensor=2: cut heads, feed-forward and vocabulary")
   if not config.lora.rank:
     found.append("lora.rank=16: train an adapter, with no state for the rest")

@@ -14,9 +14,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from hypo_jax.job.out_of_memory import explained
 from hypo_jax.job.pairs import get_pairs, score_reference
 from hypo_jax.job.results import make_evaluator, measure_all, write_report
-from hypo_jax.job.setup import set_up
+from hypo_jax.job.setup import Job, set_up
 from hypo_jax.job.training import check, fine_tune, train_method
 
 
@@ -25,8 +26,13 @@ def run_job(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
 
   Raises:
     loop.Stopped: after a stop signal, when all is saved.
+    OutOfMemory: where a device's memory ran out.
   """
-  job = set_up(config, workdir)
+  with explained(config, workdir) as watch:
+    return _run(dataclasses.replace(set_up(config, workdir), watch=watch))
+
+
+def _run(job: Job) -> dict[str, Any]:
   for warning in job.warnings:
     job.say(f"warning: {warning}")
   check(job)

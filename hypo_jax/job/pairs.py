@@ -133,12 +133,12 @@ def _visited_rows(job: Job, num_rows: int) -> np.ndarray:
     size, num_steps = settings["batch_size"], settings["num_steps"]
     if size * num_steps >= num_rows:
       return np.arange(num_rows)
-    batch_at = pipeline.make_batches(
-      {"pair": np.arange(num_rows)},
+    rows_at = pipeline.make_order(
+      num_rows,
       batch_size=size,
       seed=job.config.seed,
       stage="preference",
     )
     for step in range(num_steps):
-      visited.update(batch_at(step)["pair"].tolist())
+      visited.update(rows_at(step).tolist())
   return np.array(sorted(visited))

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from hypo_jax import evaluate, keys, models, sharding, statistics
 from hypo_jax.checkpoint import write_json
 from hypo_jax.data import filters, reviews, tasks
+from hypo_jax.job.out_of_memory import Watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Job:
   # Compiled functions that several stages share, so that each compiles once.
   samplers: dict[str, Callable[..., statistics.PolicySamples]]
   pair_scorer: Callable[..., np.ndarray]
+  # What was started last, should memory run out.
+  watch: Watch = dataclasses.field(default_factory=Watch)
 
   @property
   def leader(self) -> bool:
@@ -106,6 +109,7 @@ class Job:
   @contextlib.contextmanager
   def clock(self, stage: str):
     """Adds a stage's seconds to wall_seconds.json, restarts included."""
+    self.watch.running = f"stage {stage}"
     start = time.monotonic()
     try:
       yield

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages that train: supervised fine-tuning, then one per method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,23 +12,11 @@ import numpy as np
 from hypo_jax import evaluate, keys, loop, objective, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch, Rows
 from hypo_jax.checkpoint import Checkpoints, fingerprint
-from hypo_jax.data import pipeline
-from hypo_jax.job import work
+from hypo_jax.job import batches, work
 from hypo_jax.job.setup import Job
 from hypo_jax.logs import StageLog
 from hypo_jax.models import lora
 from hypo_jax.traces import StepTraces, check_steps
-
-
-def _batches(job: Job, rows, *, batch_size: int, stage: str):
-  return pipeline.make_batches(
-    rows,
-    batch_size=batch_size,
-    seed=job.config.seed,
-    stage=stage,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
 
 
 def _open_log(job: Job, stage: str, num_steps: int, first_step: int):
@@ -130,18 +118,21 @@ def fine_tune(job: Job) -> Any:
   optimizer = _sft_optimizer(job)
   rows, counts = job.tokens.demonstrations(job.task.demonstrations)
   job.say(f"demonstrations: {counts}")
-  batch_at = _batches(job, rows, batch_size=config.batch_size, stage="sft")
   micro = min(config.batch_size, job.config.preference.micro_batch_size)
+  stage = batches.of_demonstrations(job, rows, micro)
+  job.say(f"sft: {stage.buckets}")
   sft_step = train.make_sft_step(
     job.model.with_rows(sharding.row_sharding(job.mesh)),
     optimizer,
     micro_batch_size=micro,
+    buckets=stage.buckets.lengths,
     adapters=job.sft_adapters,
   )
+  sft_step = job.watch("fine-tuning's step", sft_step, "state", "base", "rows")
   frozen = job.params if job.sft_adapters else None
 
   def rows_at(step: int) -> Rows:
-    batch = batch_at(step)
+    batch = stage.batch_at(step)
     rows = Rows(
       batch["prompt_tokens"],
       batch["prompt_mask"],
@@ -206,15 +197,19 @@ def train_method(
 ) -> list[dict[str, Any]]:
   """Trains one method from the reference; returns its history."""
   optimizer = make_optimizer(settings)
+  stage = batches.of_pairs(
+    job, settings, tables["train"], cut=not fuses(job, settings)
+  )
+  job.say(f"{name}: {stage.buckets}")
   fused_step = None
   if fuses(job, settings):
     fused_step = make_fused_step(job, settings, optimizer)
   update = make_update(
     job,
     settings,
-    make_train_step(job, settings, optimizer),
+    make_train_step(job, settings, optimizer, buckets=stage.buckets.lengths),
     reference,
-    tables["train"],
+    stage,
     fused_step=fused_step,
   )
   samples = job.config.rollout.samples_per_prompt if settings["kl_coef"] else 0
@@ -247,7 +242,7 @@ def train_method(
     seconds_at_peak=work.seconds_at_peak(
       job, lambda: step_flops(job, settings, reference)
     ),
-    evaluate=measure,
+    evaluate=job.watch(f"evaluating {name}", measure),
     evaluate_at=evaluation_steps(job, settings["num_steps"]),
     checkpoint_every=job.config.checkpoint.every_steps,
     draw_every=job.config.rollout.every_steps if settings["kl_coef"] else 1,
@@ -289,6 +284,7 @@ def make_train_step(
   settings: dict[str, Any],
   optimizer,
   *,
+  buckets: Sequence[train.Lengths] = (),
   baseline_over: int | None = None,
 ):
   """Returns a method's step; see `train.make_train_step`.
@@ -297,6 +293,7 @@ def make_train_step(
     job: the job.
     settings: the method's.
     optimizer: of `make_optimizer`.
+    buckets: of the stage's batches.
     baseline_over: rollouts of a prompt that serve as each other's baseline;
       None for all of them, 1 for none.
   """
@@ -306,6 +303,7 @@ def make_train_step(
     job.model.with_rows(sharding.row_sharding(job.mesh)),
     optimizer,
     **{name: settings[name] for name in names},
+    buckets=buckets,
     samples_per_prompt=baseline_over or job.config.rollout.samples_per_prompt,
     shared_prompts=not job.config.data.rollout_path,
     adapters=job.adapters,
@@ -384,7 +382,7 @@ def make_update(
   settings: dict[str, Any],
   train_step: Callable[..., Any],
   reference: Any,
-  pairs: dict[str, np.ndarray],
+  stage: batches.Batches,
   *,
   fused_step: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
@@ -395,26 +393,25 @@ def make_update(
     settings: the method's.
     train_step: of `make_train_step`.
     reference: the reference policy's parameters.
-    pairs: arrays of the training pairs.
+    stage: the method's batches.
     fused_step: of `make_fused_step`, which then does the work of both.
   """
-  config, tokens = job.config.rollout, job.tokens
+  config = job.config.rollout
   rollout_step = make_rollout_step(job)
   reference_step = make_reference_step(job, settings)
-  # One order and one set of keys for every method: they differ in nothing else.
-  size = settings["batch_size"]
-  batch_at = prompts_at = _batches(
-    job, pairs, batch_size=size, stage="preference"
-  )
-  if job.config.data.rollout_path:
-    rows = tokens.prompts(job.task.prompts["rollout"])
-    prompts_at = _batches(job, rows, batch_size=size, stage="rollout")
+  # Each by the names of what it is given, should memory run out.
+  name, given = f"{settings['method']}'s step", ("state", "reference", "batch")
+  train_step = job.watch(name, train_step, *given, "rollouts")
+  if fused_step is not None:
+    fused_step = job.watch(name, fused_step, *given, "keys")
+  given = ("policy", "prompt_tokens", "prompt_mask", "keys")
+  rollout_step = job.watch("drawing rollouts", rollout_step, *given)
   key = job.key("preference", "rollout")
   drawn: dict[int, Any] = {}
 
   def draw(params, step: int):
     names = ("prompt_tokens", "prompt_mask", "row")
-    batch = prompts_at(step)
+    batch = stage.prompts_at(step)
     prompt, mask, row = sharding.global_rows(
       job.mesh, tuple(batch[name] for name in names)
     )
@@ -428,7 +425,9 @@ def make_update(
     return {s: draw(params, s) for s in range(step, until)}
 
   def pairs_at(step: int) -> PreferenceBatch:
-    return sharding.global_rows(job.mesh, PreferenceBatch(**batch_at(step)))
+    return sharding.global_rows(
+      job.mesh, PreferenceBatch(**stage.batch_at(step))
+    )
 
   def update(state, step, timer):
     nonlocal drawn
