@@ -1,0 +1,286 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""One point of `benchmarks.scaling`, compiled and timed in this process.
+
+    python -m benchmarks.scaling.point --point='{"prompt": 512}' --form=shared
+
+The model is that of the tiny cases, with the point's vocabulary; policy and
+reference differ, so that the KL term has a gradient; rows are full. Two forms
+of one update on the same rollouts:
+
+    shared      the library's step on prefix-shared rows
+    separate    chosen, rejected and rollouts as sequences of their own, each
+                with its prompt, scored by the same layers and the same losses
+
+Both print their loss, KL and gradient norm. Rollouts are drawn alike in both:
+a prompt is prefilled once, whatever the number of its rollouts.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from absl import app, flags
+
+from benchmarks import cases, measure
+from benchmarks.scaling import separate
+from hypo_jax import models, sharding, train
+from hypo_jax.batch import PreferenceBatch
+
+FORMS = ("shared", "separate")
+
+_POINT = flags.DEFINE_string("point", "{}", "What differs from the base.")
+_FORM = flags.DEFINE_enum("form", "shared", FORMS, "Which.")
+_STEPS = flags.DEFINE_integer("steps", 3, "Timed steps; 0 only compiles.", 0)
+_WARMUP = flags.DEFINE_integer("warmup", 1, "Untimed steps before them.", 1)
+_THREADS = flags.DEFINE_integer("threads", 2, "Cores it may use.", 1)
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """Sizes of one step.
+
+  Attributes:
+    prompt: P, tokens.
+    completion: C, tokens, of pairs and rollouts.
+    rollouts: k, a prompt.
+    vocabulary: V.
+    batch: B, pairs.
+    devices: that cut rows and weights (fsdp), virtual ones on a CPU.
+  """
+
+  prompt: int = 256
+  completion: int = 32
+  rollouts: int = 1
+  vocabulary: int = 4096
+  batch: int = 4
+  devices: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+  """The jitted functions of an update, and shapes of what they take.
+
+  Attributes:
+    rollout: as `train.make_rollout_step` returns it.
+    update: as `train.make_train_step` returns it.
+    rollout_args: abstract arrays, laid on the mesh.
+    update_args: the same: state, reference, batch, rollouts.
+  """
+
+  rollout: Any
+  update: Any
+  rollout_args: tuple[Any, ...]
+  update_args: tuple[Any, ...]
+
+
+def make_model(point: Point, size: cases.Size | None = None) -> models.Model:
+  """Returns a model with the point's vocabulary and lengths.
+
+  Args:
+    point: sizes of a step.
+    size: the rest of the model's; by default the tiny cases'.
+  """
+  size = size or cases.SIZES["tiny"]
+  config = models.TransformerConfig(
+    vocab_size=point.vocabulary,
+    num_layers=size.num_layers,
+    width=size.width,
+    num_heads=size.num_heads,
+    num_kv_heads=size.num_kv_heads,
+    head_dim=size.head_dim,
+    mlp_width=size.mlp_width,
+    max_positions=point.prompt + point.completion,
+    rope=models.Rope(cases.ROPE_THETA),
+    norm_eps=cases.NORM_EPS,
+  )
+  return models.Model(config)
+
+
+def make_programs(model: models.Model, point: Point, form: str) -> Programs:
+  """Returns the point's programs; nothing is compiled, nothing allocated.
+
+  Args:
+    model: as `make_model` gives it.
+    point: sizes.
+    form: of FORMS.
+  """
+  mesh = sharding.make_mesh(fsdp=point.devices)
+  rows = sharding.row_sharding(mesh)
+  optimizer = _optimizer()
+  rollout = train.make_rollout_step(
+    model,
+    samples_per_prompt=point.rollouts,
+    max_new_tokens=point.completion,
+    # Outside the vocabulary: every rollout runs to its length.
+    eos_token_id=point.vocabulary,
+    pad_token_id=0,
+    mesh=mesh,
+  )
+  if form == "shared":
+    update = train.make_train_step(
+      train.rows_held(model, rows),
+      optimizer,
+      beta=cases.BETA,
+      kl_coef=cases.KL_COEF,
+      estimator=separate.ESTIMATOR,
+      samples_per_prompt=point.rollouts,
+    )
+  else:
+    update = separate.make_step(
+      model, optimizer, samples_per_prompt=point.rollouts
+    )
+
+  def laid(tree):
+    return _abstract(tree, sharding.tree_shardings(mesh, tree))
+
+  def cut(tree):
+    return _abstract(tree, jax.tree.map(lambda _: rows, tree))
+
+  make_state = partial(train.new_state, optimizer)
+  state = laid(jax.eval_shape(make_state, model.abstract_params))
+  batch, keys = cut(make_batch(point)), cut(row_keys(point, 0))
+  rollout_args = state.trainable, batch.prompt_tokens, batch.prompt_mask, keys
+  drawn = cut(jax.eval_shape(rollout, *rollout_args))
+  update_args = state, laid(model.abstract_params), batch, drawn
+  return Programs(rollout, update, rollout_args, update_args)
+
+
+def make_batch(point: Point) -> PreferenceBatch:
+  """Returns full rows of random tokens; to the reference all are as likely."""
+  rng = np.random.default_rng(0)
+
+  def tokens(length: int) -> np.ndarray:
+    shape = point.batch, length
+    return rng.integers(1, point.vocabulary, size=shape, dtype=np.int32)
+
+  prompt, chosen, rejected = map(
+    tokens, (point.prompt, point.completion, point.completion)
+  )
+  return PreferenceBatch(
+    prompt_tokens=prompt,
+    prompt_mask=np.ones(prompt.shape, bool),
+    chosen_tokens=chosen,
+    chosen_mask=np.ones(chosen.shape, bool),
+    rejected_tokens=rejected,
+    rejected_mask=np.ones(rejected.shape, bool),
+    pair_mask=np.ones(point.batch, bool),
+    row=np.arange(point.batch, dtype=np.int32),
+    ref_chosen_log_probs=np.zeros(point.batch, np.float32),
+    ref_rejected_log_probs=np.zeros(point.batch, np.float32),
+  )
+
+
+def row_keys(point: Point, step: int) -> jax.Array:
+  """Returns keys [B] of a step's rollouts."""
+  return jax.random.split(jax.random.key(step), point.batch)
+
+
+def run(
+  point: Point, form: str, *, steps: int, warmup: int, size=None
+) -> dict[str, Any]:
+  """Compiles a point's programs and times them.
+
+  Args:
+    point: sizes.
+    form: of FORMS.
+    steps: timed ones; 0 to compile alone.
+    warmup: untimed ones after the first.
+    size: see `make_model`.
+
+  Returns:
+    bytes of temporaries and of arguments a device by program; with steps, the
+    figures of `measure.Clock` by program, and the first step's check.
+  """
+  model = make_model(point, size)
+  programs = make_programs(model, point, form)
+  rollout = programs.rollout.lower(*programs.rollout_args).compile()
+  update = programs.update.lower(*programs.update_args).compile()
+  planned = {
+    "rollout": rollout.memory_analysis(),
+    "update": update.memory_analysis(),
+  }
+  found: dict[str, Any] = {
+    "temporaries": {k: v.temp_size_in_bytes for k, v in planned.items()},
+    "arguments": {k: v.argument_size_in_bytes for k, v in planned.items()},
+  }
+  if steps:
+    clocks = {
+      name: measure.Clock(steps=steps, warmup=warmup) for name in planned
+    }
+    _drive(model, point, rollout, update, clocks)
+    found |= {name: clock.figures() for name, clock in clocks.items()}
+    found["check"] = found["update"].pop("check")
+  return found
+
+
+def _drive(model, point: Point, rollout, update, clocks) -> None:
+  """Runs updates until the clocks are done."""
+  mesh = sharding.make_mesh(fsdp=point.devices)
+  init = jax.jit(
+    model.init,
+    out_shardings=sharding.tree_shardings(mesh, model.abstract_params),
+  )
+  state = train.init_state(init(jax.random.key(0)), _optimizer(), mesh)
+  reference = init(jax.random.key(1))
+  batch = sharding.put_rows(mesh, make_batch(point))
+  rows = sharding.row_sharding(mesh)
+  calls = 0
+  while not clocks["update"].done:
+    keys = jax.device_put(row_keys(point, calls), rows)
+    jax.block_until_ready((state, reference, batch, keys))
+    clocks["rollout"].begin()
+    drawn = jax.block_until_ready(
+      rollout(state.trainable, batch.prompt_tokens, batch.prompt_mask, keys)
+    )
+    clocks["rollout"].end()
+    clocks["update"].begin()
+    state, metrics = jax.block_until_ready(
+      update(state, reference, batch, drawn)
+    )
+    clocks["update"].end(
+      {k: float(metrics[k]) for k in ("loss", "kl_rao_blackwell", "grad_norm")}
+    )
+    calls += 1
+
+
+def _optimizer() -> optax.GradientTransformation:
+  return train.make_optimizer(
+    learning_rate=cases.LEARNING_RATE,
+    num_steps=1,
+    max_grad_norm=cases.MAX_GRAD_NORM,
+  )
+
+
+def _abstract(tree: Any, shardings: Any) -> Any:
+  """Returns shapes and dtypes of a tree, laid as `shardings` says."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    tree,
+    shardings,
+  )
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  measure.use_threads(_THREADS.value)
+  point = Point(**json.loads(_POINT.value))
+  # Progress and logs belong to the libraries; the line alone is ours.
+  with contextlib.redirect_stdout(sys.stderr):
+    found = run(point, _FORM.value, steps=_STEPS.value, warmup=_WARMUP.value)
+  line = {"point": dataclasses.asdict(point), "form": _FORM.value} | found
+  line["versions"] = {name: metadata.version(name) for name in _PACKAGES}
+  print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+  app.run(main)
