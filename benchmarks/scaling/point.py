@@ -29,7 +29,7 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from benchmarks import cases, measure
+from benchmarks import cases, full_rows, measure
 from benchmarks.scaling import separate
 from hypo_jax import models, sharding, train
 from hypo_jax.batch import PreferenceBatch
@@ -156,27 +156,15 @@ def make_programs(model: models.Model, point: Point, form: str) -> Programs:
 
 
 def make_batch(point: Point) -> PreferenceBatch:
-  """Returns full rows of random tokens; to the reference all are as likely."""
+  """Returns full rows of random tokens."""
   rng = np.random.default_rng(0)
 
   def tokens(length: int) -> np.ndarray:
     shape = point.batch, length
     return rng.integers(1, point.vocabulary, size=shape, dtype=np.int32)
 
-  prompt, chosen, rejected = map(
-    tokens, (point.prompt, point.completion, point.completion)
-  )
-  return PreferenceBatch(
-    prompt_tokens=prompt,
-    prompt_mask=np.ones(prompt.shape, bool),
-    chosen_tokens=chosen,
-    chosen_mask=np.ones(chosen.shape, bool),
-    rejected_tokens=rejected,
-    rejected_mask=np.ones(rejected.shape, bool),
-    pair_mask=np.ones(point.batch, bool),
-    row=np.arange(point.batch, dtype=np.int32),
-    ref_chosen_log_probs=np.zeros(point.batch, np.float32),
-    ref_rejected_log_probs=np.zeros(point.batch, np.float32),
+  return full_rows.pairs(
+    tokens(point.prompt), tokens(point.completion), tokens(point.completion)
   )
 
 
