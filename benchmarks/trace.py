@@ -20,11 +20,13 @@ from typing import NamedTuple
 
 from jax.profiler import ProfileData
 
-# What is neither an operation's own nor idle.
+# What is no operation's own.
 WAITING, BETWEEN = "waiting", "between operations"
+_IDLE = "idle"
 _NAMES = {
   "SlinkyThreadPool::Await": WAITING,
   "ThunkExecutor::Execute": BETWEEN,
+  "ThunkExecutor::Execute (wait for completion)": _IDLE,
 }
 _START, _STOP = (
   "ThreadpoolListener::StartRegion",
@@ -70,7 +72,7 @@ class _Span:
   Attributes:
     start: nanoseconds.
     end: nanoseconds.
-    what: an operation, WAITING or BETWEEN; None for a region.
+    what: an operation, WAITING, BETWEEN or _IDLE; None for a region.
     region: its number, of a region.
     inner: nanoseconds that spans inside it cover.
     mixed: whether operations are inside it.
@@ -119,6 +121,7 @@ def totals(threads: Iterable[Sequence[Event]]) -> dict[Operation | str, Total]:
     total = found.setdefault(_owner(span, givers), Total())
     total.seconds += (span.end - span.start - span.inner) / 1e9
     total.calls += isinstance(span.what, Operation)
+  found.pop(_IDLE, None)
   return found
 
 
