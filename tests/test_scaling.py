@@ -13,7 +13,7 @@ import pytest
 from benchmarks import cases, fits
 from benchmarks.scaling import axes, page, plots, separate
 from benchmarks.scaling import point as timed
-from benchmarks.scaling.point import Point
+from benchmarks.scaling.axes import Point
 from hypo_jax import objective
 
 TOY = cases.Size(

@@ -5,7 +5,30 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from benchmarks.scaling.point import FORMS, Point
+# Of an update: see `point`.
+FORMS = ("shared", "separate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """Sizes of one step.
+
+  Attributes:
+    prompt: P, tokens.
+    completion: C, tokens, of pairs and rollouts.
+    rollouts: k, a prompt.
+    vocabulary: V.
+    batch: B, pairs.
+    devices: that cut rows and weights (fsdp), virtual ones on a CPU.
+  """
+
+  prompt: int = 256
+  completion: int = 32
+  rollouts: int = 1
+  vocabulary: int = 4096
+  batch: int = 4
+  devices: int = 1
+
 
 # Values along each axis; all else stays at the base.
 AXES: dict[str, tuple[int, ...]] = {

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from benchmarks import fits
 from benchmarks.scaling import axes
-from benchmarks.scaling.point import FORMS
+from benchmarks.scaling.axes import FORMS
 
 # How far two forms of one update may differ, relative.
 _TOLERANCES = {"loss": 1e-4, "kl_rao_blackwell": 1e-3, "grad_norm": 1e-3}
 _MIB, _GIB = 2**20, 2**30
+_PROGRAMS = ("rollout", "update")
 
 Found = Mapping[axes.Key, dict]
 
@@ -35,7 +36,7 @@ def _seconds(name: str):
 def _own_bytes(line: dict) -> float | None:
   if not axes.is_timed(line):
     return None
-  return max(line[name]["anon_bytes"] for name in ("rollout", "update")) / _GIB
+  return max(line[name]["anon_bytes"] for name in _PROGRAMS) / _GIB
 
 
 QUANTITIES = {
@@ -88,7 +89,7 @@ def page(found: Found, names: Sequence[str]) -> str:
 def _section(found: Found, axis: str) -> str:
   forms = FORMS if axis in axes.BOTH_FORMS else FORMS[:1]
   heads = [axis, "form", "rollout, s", "update, s", "CPU s", "own GiB"]
-  heads += ["temporaries: update", "rollout, MiB"]
+  heads += [f"{name} temporaries, MiB" for name in _PROGRAMS]
   rows = [heads, ["---"] * len(heads)]
   for value, point in axes.points(axis).items():
     for form in forms:
@@ -108,17 +109,14 @@ def _section(found: Found, axis: str) -> str:
 def _cells(line: dict) -> list[str]:
   planned = [f"{line['temporaries'][k] / _MIB:.1f}" for k in _PROGRAMS]
   if not axes.is_timed(line):
-    return ["-"] * 4 + planned[::-1]
+    return ["-"] * 4 + planned
   timed = [
     f"{line[k]['seconds']:.3f} ({line[k]['min_seconds']:.3f} to "
     f"{line[k]['max_seconds']:.3f})"
     for k in _PROGRAMS
   ]
   cpu = sum(line[k]["cpu_seconds"] for k in _PROGRAMS)
-  return [*timed, f"{cpu:.2f}", f"{_own_bytes(line):.2f}", *planned[::-1]]
-
-
-_PROGRAMS = ("rollout", "update")
+  return [*timed, f"{cpu:.2f}", f"{_own_bytes(line):.2f}", *planned]
 
 
 def _exponents(found: Found, axis: str, form: str) -> str:

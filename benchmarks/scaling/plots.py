@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import fits
 from benchmarks.scaling import axes, page
-from benchmarks.scaling.point import FORMS
+from benchmarks.scaling.axes import FORMS
 from hypo_jax.report.style import light
 
 _TITLES = {

@@ -31,10 +31,9 @@ from absl import app, flags
 
 from benchmarks import cases, full_rows, measure
 from benchmarks.scaling import separate
+from benchmarks.scaling.axes import FORMS, Point
 from hypo_jax import models, sharding, train
 from hypo_jax.batch import PreferenceBatch
-
-FORMS = ("shared", "separate")
 
 _POINT = flags.DEFINE_string("point", "{}", "What differs from the base.")
 _FORM = flags.DEFINE_enum("form", "shared", FORMS, "Which.")
@@ -43,27 +42,6 @@ _WARMUP = flags.DEFINE_integer("warmup", 1, "Untimed steps before them.", 1)
 _THREADS = flags.DEFINE_integer("threads", 2, "Cores it may use.", 1)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-  """Sizes of one step.
-
-  Attributes:
-    prompt: P, tokens.
-    completion: C, tokens, of pairs and rollouts.
-    rollouts: k, a prompt.
-    vocabulary: V.
-    batch: B, pairs.
-    devices: that cut rows and weights (fsdp), virtual ones on a CPU.
-  """
-
-  prompt: int = 256
-  completion: int = 32
-  rollouts: int = 1
-  vocabulary: int = 4096
-  batch: int = 4
-  devices: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
