@@ -11,7 +11,7 @@ from benchmarks.scaling.axes import FORMS
 
 # How far two forms of one update may differ, relative.
 _TOLERANCES = {"loss": 1e-4, "kl_rao_blackwell": 1e-3, "grad_norm": 1e-3}
-_MIB, _GIB = 2**20, 2**30
+_MIB = 2**20
 _PROGRAMS = ("rollout", "update")
 
 Found = Mapping[axes.Key, dict]
@@ -21,11 +21,13 @@ class Quantity(NamedTuple):
   """Something measured at a point.
 
   Attributes:
-    title: with its unit.
+    title: what it is.
+    unit: of its figures.
     of: from a line; None where the line lacks it.
   """
 
   title: str
+  unit: str
   of: Callable[[dict], float | None]
 
 
@@ -33,23 +35,25 @@ def _seconds(name: str):
   return lambda line: line[name]["seconds"] if axes.is_timed(line) else None
 
 
-def _own_bytes(line: dict) -> float | None:
+def _own(line: dict) -> float | None:
   if not axes.is_timed(line):
     return None
-  return max(line[name]["anon_bytes"] for name in _PROGRAMS) / _GIB
+  return max(line[name]["anon_bytes"] for name in _PROGRAMS) / _MIB
+
+
+def _temporaries(name: str):
+  return lambda line: line["temporaries"][name] / _MIB
 
 
 QUANTITIES = {
-  "rollout": Quantity("rollout, s", _seconds("rollout")),
-  "update": Quantity("update, s", _seconds("update")),
-  "memory": Quantity("own memory, GiB", _own_bytes),
+  "update": Quantity("update", "s", _seconds("update")),
+  "rollout": Quantity("rollout", "s", _seconds("rollout")),
+  "memory": Quantity("own memory", "MiB", _own),
   "update_temporaries": Quantity(
-    "temporaries of the update, MiB",
-    lambda line: line["temporaries"]["update"] / _MIB,
+    "temporaries of the update", "MiB", _temporaries("update")
   ),
   "rollout_temporaries": Quantity(
-    "temporaries of the rollout, MiB",
-    lambda line: line["temporaries"]["rollout"] / _MIB,
+    "temporaries of the rollout", "MiB", _temporaries("rollout")
   ),
 }
 
@@ -88,7 +92,7 @@ def page(found: Found, names: Sequence[str]) -> str:
 
 def _section(found: Found, axis: str) -> str:
   forms = FORMS if axis in axes.BOTH_FORMS else FORMS[:1]
-  heads = [axis, "form", "rollout, s", "update, s", "CPU s", "own GiB"]
+  heads = [axis, "form", "rollout, s", "update, s", "CPU s", "own MiB"]
   heads += [f"{name} temporaries, MiB" for name in _PROGRAMS]
   rows = [heads, ["---"] * len(heads)]
   for value, point in axes.points(axis).items():
@@ -116,7 +120,7 @@ def _cells(line: dict) -> list[str]:
     for k in _PROGRAMS
   ]
   cpu = sum(line[k]["cpu_seconds"] for k in _PROGRAMS)
-  return [*timed, f"{cpu:.2f}", f"{_own_bytes(line):.2f}", *planned]
+  return [*timed, f"{cpu:.2f}", f"{_own(line):.0f}", *planned]
 
 
 def _exponents(found: Found, axis: str, form: str) -> str:
@@ -125,7 +129,7 @@ def _exponents(found: Found, axis: str, form: str) -> str:
   for name, quantity in QUANTITIES.items():
     x, y = curve(found, axis, form, name)
     if len(x) > 2 and min(y) > 0:
-      texts.append(f"{quantity.title.split(',')[0]} {fits.power(x, y)}")
+      texts.append(f"{quantity.title} {fits.power(x, y)}")
   return f"- {form}, exponents: {'; '.join(texts)}" if texts else ""
 
 
@@ -136,8 +140,7 @@ def _ratios(found: Found, axis: str) -> list[str]:
     x, y = sharing(found, axis, name)
     if x:
       each = ", ".join(f"{b:.2f} at {a:,}" for a, b in zip(x, y, strict=True))
-      title = QUANTITIES[name].title.split(",")[0]
-      items.append(f"- separate / shared, {title}: {each}")
+      items.append(f"- separate / shared, {QUANTITIES[name].title}: {each}")
   return items
 
 

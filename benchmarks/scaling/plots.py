@@ -75,6 +75,7 @@ def _figure(found, names: Sequence[str], quantities: Sequence[str]) -> Any:
   figure.legend(
     shown.values(),
     shown.keys(),
+    title="at a line's end: its exponent over the whole range",
     loc="outside lower center",
     ncols=min(len(shown), 3),
     frameon=False,
@@ -83,35 +84,56 @@ def _figure(found, names: Sequence[str], quantities: Sequence[str]) -> Any:
 
 
 def _panel(panel: Any, found, axis: str, quantities: Sequence[str]) -> None:
+  ends = []
   for quantity in quantities:
-    colour = light(_COLOURS[quantity])
+    colour, title = light(_COLOURS[quantity]), page.QUANTITIES[quantity].title
     for form in FORMS:
+      if form != FORMS[0] and (
+        axis not in axes.BOTH_FORMS or quantity.startswith("rollout")
+      ):
+        continue  # not measured, or drawn alike
       x, y = page.curve(found, axis, form, quantity)
-      if form != FORMS[0] and quantity.startswith("rollout"):
-        continue  # drawn alike in both forms
-      if x:
-        line, marker = _STYLES[form]
-        label = page.QUANTITIES[quantity].title
-        if form != FORMS[0]:
-          label += ", prompts repeated"
-        panel.plot(x, y, line, marker=marker, ms=4, color=colour, label=label)
-      if form == FORMS[0] and len(x) > 2 and min(y) > 0:
-        panel.annotate(
-          f"{fits.power(x, y).exponent:.2f}",
-          (x[-1], y[-1]),
-          xytext=(5, 0),
-          textcoords="offset points",
-          va="center",
-          fontsize=8,
-          color=colour,
-        )
+      if not x:
+        continue
+      line, marker = _STYLES[form]
+      label = title if form == FORMS[0] else f"{title}, prompts repeated"
+      panel.plot(x, y, line, marker=marker, ms=4, color=colour, label=label)
+      if len(x) > 2 and min(y) > 0:
+        ends.append((y[-1], x[-1], fits.power(x, y).exponent, colour))
+  _write_exponents(panel, sorted(ends))
+  _scale(panel, axis, page.QUANTITIES[quantities[0]].unit)
+
+
+def _write_exponents(panel: Any, ends: list[tuple]) -> None:
+  """Writes each line's at its end; the outermost away from the others."""
+  for number, (y, x, exponent, colour) in enumerate(ends):
+    inner = 0 < number < len(ends) - 1
+    above = "bottom" if number else "top"
+    panel.annotate(
+      # Adding 0 turns -0.00 to 0.00.
+      f"{round(exponent, 2) + 0.0:.2f}",
+      (x, y),
+      xytext=(6, 0),
+      textcoords="offset points",
+      va="center" if inner else above,
+      fontsize=8,
+      color=colour,
+    )
+
+
+def _scale(panel: Any, axis: str, unit: str) -> None:
+  from matplotlib.ticker import LogLocator, StrMethodFormatter
+
   panel.set_xscale("log", base=2)
   panel.set_yscale("log")
   ticks = axes.AXES[axis]
   panel.set_xticks(ticks, [_short(value) for value in ticks])
   panel.minorticks_off()
-  panel.margins(x=0.14)
+  panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+  panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+  panel.margins(x=0.16)
   panel.set_xlabel(_TITLES[axis])
+  panel.set_ylabel(unit)
   panel.grid(color=light("line"), lw=0.6)
   panel.spines[["top", "right"]].set_visible(False)
 
