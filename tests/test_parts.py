@@ -95,7 +95,7 @@ def test_the_head_alone_has_the_gradient_that_it_has_in_the_step(toy_case):
   @jax.jit
   def in_parts(params):
     head = loss_fn(parts.Given(model.config))
-    known = given(reference, drawn.rows)
+    known = given(reference, rows)  # whose last slot is the rollout
     return head(given(params, rows), known, batch, drawn, counts)[0]
 
   expected, gradient = jax.value_and_grad(whole)(params)
