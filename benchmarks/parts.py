@@ -9,7 +9,8 @@ Each case in a process of its own; a line of JSON a case, then a table. Parts:
     hidden gradient   hidden states of all slots, and their gradient
     head              from hidden states to the loss, and its gradient
     reference         the reference's hidden states of the rollouts
-    prefill           a rollout of one token, less a decoded token
+    prefill           a rollout of one token: of a prompt's forward pass, which
+                      a HyPO step has in its hidden gradient
     decoded token     of all rows: (C tokens - 1 token) / (C - 1)
     optimizer         clipping, AdamW and the new parameters
 
@@ -28,8 +29,8 @@ import optax
 from absl import app, flags
 
 from benchmarks import apart, cases, full_rows, measure, own, programs
-from hypo_jax import models, objective, sharding, train
-from hypo_jax.batch import join_slots, pair_rows
+from hypo_jax import models, objective, rollout, sharding, train
+from hypo_jax.batch import join_slots, pair_rows, predicting
 
 _INSIDE = flags.DEFINE_bool("inside", False, "Time one case, in here.")
 
@@ -140,7 +141,7 @@ def _rollouts(case, model, params, prompts) -> dict[str, Part]:
   keys = jax.random.split(jax.random.key(0), case.rows)
 
   def part(length: int) -> Part:
-    step = train.make_rollout_step(
+    step = rollout.make_rollout_step(
       model,
       samples_per_prompt=1,
       max_new_tokens=length,
@@ -148,9 +149,11 @@ def _rollouts(case, model, params, prompts) -> dict[str, Part]:
       pad_token_id=0,
       mesh=mesh,
     )
-    decoded = cases.slot_flops(case) + cases.head_flops(case)
-    flops = cases.prompt_flops(case) + decoded * length / case.completion_length
-    return Part(lambda: step(params, prompts, mask, keys), case.rows * flops)
+    slot, head = cases.slot_flops(case), cases.head_flops(case)
+    # The last token is drawn, not run.
+    decoded = (slot * (length - 1) + head * length) / case.completion_length
+    flops = case.rows * (cases.prompt_flops(case) + decoded)
+    return Part(lambda: step(params, prompts, mask, keys), flops)
 
   return {ROLLOUT: part(case.completion_length), ONE_TOKEN: part(1)}
 
@@ -161,13 +164,14 @@ def _gradient(case, model, params, batch, drawn) -> dict[str, Part]:
   rows = pairs if drawn is None else join_slots(pairs, drawn.rows)
   slots = rows.slot_tokens.shape[1]
 
-  @jax.jit
-  def forward(params, rows):
-    return model.row_hidden(params, rows)
+  forward = jax.jit(model.row_hidden)
 
   @jax.jit
   def gradient(params, rows, hidden_bar):
-    return jax.vjp(lambda p: model.row_hidden(p, rows), params)[1](hidden_bar)
+    def hidden(params):
+      return _hidden_states(model, params, rows, fused=drawn is not None)
+
+    return jax.vjp(hidden, params)[1](hidden_bar)
 
   hidden = forward(params, rows)
   head = jax.jit(model.output_embedding)(params)
@@ -177,9 +181,38 @@ def _gradient(case, model, params, batch, drawn) -> dict[str, Part]:
       lambda: gradient(params, rows, hidden), 3 * case.rows * needed
     )
   }
-  given = {"hidden": hidden, "head": head}
-  loss_fn = objective.make_preference_loss(
-    Given(model.config),
+  parts["head"] = _head(
+    case, model, {"hidden": hidden, "head": head}, batch, drawn
+  )
+  if drawn is not None:
+    needed = cases.prompt_flops(case) + cases.slot_flops(case)
+    parts["reference"] = Part(
+      lambda: forward(params, drawn.rows), case.rows * needed
+    )
+  return parts
+
+
+def _hidden_states(model, params, rows, *, fused: bool):
+  """Returns [B, S, C, D] as a step has them."""
+  if not fused:
+    return model.row_hidden(params, rows)
+  # Rollouts need the prompts' keys and values in between.
+  last, keys_values = model.prompt_forward(
+    params,
+    rows.prompt_tokens,
+    rows.prompt_mask,
+    first=rows.prompt_mask.shape[1] - 1,
+  )
+  slots = model.slots_forward(
+    params, keys_values, rows.prompt_mask, rows.slot_tokens, rows.slot_mask
+  )
+  return predicting(last, slots)
+
+
+def _head(case, model, given, batch, drawn) -> Part:
+  """What follows the hidden states; policy and reference are `given`."""
+  loss = objective.PreferenceLoss(
+    model=Given(model.config),
     method=case.kind,
     beta=cases.BETA,
     kl_coef=0.0 if drawn is None else cases.KL_COEF,
@@ -190,18 +223,13 @@ def _gradient(case, model, params, batch, drawn) -> dict[str, Part]:
     shared_prompts=True,
   )
   counts = objective.count(batch, drawn)
-  head_gradient = jax.jit(jax.grad(loss_fn, has_aux=True))
-  scored = 3 * slots + (drawn is not None)
-  parts["head"] = Part(
-    lambda: head_gradient(given, given, batch, drawn, counts),
-    case.rows * scored * cases.head_flops(case),
+  gradient = jax.jit(jax.grad(loss.split, has_aux=True))
+  # Three passes a slot, and the reference's of the rollouts.
+  passes = 3 * given["hidden"].shape[1] + (drawn is not None)
+  return Part(
+    lambda: gradient(given, given, batch, drawn, counts),
+    case.rows * passes * cases.head_flops(case),
   )
-  if drawn is not None:
-    needed = cases.prompt_flops(case) + cases.slot_flops(case)
-    parts["reference"] = Part(
-      lambda: forward(params, drawn.rows), case.rows * needed
-    )
-  return parts
 
 
 def _optimizer(params) -> Part:
@@ -257,10 +285,11 @@ def rows(line: dict) -> list[Row]:
     whole, first = parts.pop(ROLLOUT), parts.pop(ONE_TOKEN)
     names = ("seconds", "cpu_seconds", "flops")
     token = {n: (whole[n] - first[n]) / (length - 1) for n in names}
-    prefill = {n: first[n] - token[n] for n in names}
+    # A HyPO step's prompts run once, for gradient and rollouts.
+    times = int("hidden gradient" not in parts)
     found += [
-      Row("prefill", 1, *prefill.values()),
-      Row("decoded token", length, *token.values()),
+      Row("prefill", times, *(first[n] for n in names)),
+      Row("decoded token", length - 1, *token.values()),
     ]
   return found + [
     Row(name, 1, part["seconds"], part["cpu_seconds"], part["flops"])

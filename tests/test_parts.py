@@ -55,9 +55,13 @@ def test_parts_need_the_operations_of_the_step(toy_case, kind):
   line = {"case": case.name, "parts": {k: timed(p) for k, p in found.items()}}
   rows = {row.name: row for row in parts.rows(line)}
   total = sum(row.times * row.flops for row in rows.values())
-  # The step's own count lets decoding go on from the training forward.
-  extra = rows["prefill"].flops if kind == "hypo" else 0
-  assert total - extra == pytest.approx(cases.flops(case))
+  # A completion's last token is not run, which the step's count leaves out.
+  last = case.rows * cases.slot_flops(case) / case.completion_length
+  if kind == "hypo":
+    # Its first token's logits, which the pairs' are too, are the prompt's.
+    last += case.rows * cases.head_flops(case) / case.completion_length
+    assert rows["prefill"].times == 0
+  assert total + (kind != "dpo") * last == pytest.approx(cases.flops(case))
 
 
 def test_the_head_alone_has_the_gradient_that_it_has_in_the_step(toy_case):
@@ -70,8 +74,8 @@ def test_the_head_alone_has_the_gradient_that_it_has_in_the_step(toy_case):
   counts = objective.count(batch, drawn)
 
   def loss_fn(model):
-    return objective.make_preference_loss(
-      model,
+    return objective.PreferenceLoss(
+      model=model,
       method="hypo",
       beta=0.1,
       kl_coef=0.5,
@@ -80,7 +84,7 @@ def test_the_head_alone_has_the_gradient_that_it_has_in_the_step(toy_case):
       estimator="sequence",
       samples_per_prompt=1,
       shared_prompts=True,
-    )
+    ).split
 
   def given(params, rows):
     hidden = model.row_hidden(params, rows)
@@ -108,16 +112,15 @@ def test_the_head_alone_has_the_gradient_that_it_has_in_the_step(toy_case):
 
 
 def test_prefill_and_token_are_what_two_rollouts_differ_by():
-  # 64 tokens: a prefill of 2 s and 0.1 s a token.
+  # A prefill of 2 s and 0.1 s a token.
   case = cases.get_case("gen-small-128")
   length = case.completion_length
-  token = cases.slot_flops(case) + cases.head_flops(case)
 
   def rollout(n):
     return {
-      "seconds": 2 + n / 10,
-      "cpu_seconds": 4 + n / 5,
-      "flops": case.rows * (cases.prompt_flops(case) + token * n / length),
+      "seconds": 2 + (n - 1) / 10,
+      "cpu_seconds": 4 + (n - 1) / 5,
+      "flops": 1e9 * n,
     }
 
   line = {
@@ -128,10 +131,10 @@ def test_prefill_and_token_are_what_two_rollouts_differ_by():
   }
   prefill, decoded = parts.rows(line)
   assert (prefill.seconds, prefill.cpu_seconds) == pytest.approx((2, 4))
-  assert decoded.times == length
+  assert (prefill.times, decoded.times) == (1, length - 1)
   assert (decoded.seconds, decoded.cpu_seconds) == pytest.approx((0.1, 0.2))
   text = parts.table(line)
   assert "| prefill | 1 | 2.0000 | 4.0000 |" in text
-  assert f"| decoded token | {length} | 0.1000 | 0.2000 |" in text
-  # 2 s of 8 s; the parts are 2 + 4.8 s.
-  assert "| 25% |" in text and "| 85% |" in text
+  assert f"| decoded token | {length - 1} | 0.1000 | 0.2000 |" in text
+  # 2 s of 8 s; the parts are 2 + 4.7 s.
+  assert "| 25% |" in text and "| 84% |" in text

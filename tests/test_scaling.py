@@ -45,8 +45,8 @@ def toy_step(point: Point):
 def test_separate_sequences_have_the_loss_and_gradient_of_shared_rows(k):
   point = Point(prompt=5, completion=4, rollouts=k, vocabulary=11, batch=2)
   model, params, reference, batch, rollouts = toy_step(point)
-  shared_loss = objective.make_preference_loss(
-    model,
+  shared_loss = objective.PreferenceLoss(
+    model=model,
     method="hypo",
     beta=cases.BETA,
     kl_coef=cases.KL_COEF,
@@ -55,7 +55,7 @@ def test_separate_sequences_have_the_loss_and_gradient_of_shared_rows(k):
     estimator="rao_blackwell",
     samples_per_prompt=k,
     shared_prompts=True,
-  )
+  ).split
   counts = objective.count(batch, rollouts)
 
   @jax.jit

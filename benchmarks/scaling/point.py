@@ -8,12 +8,13 @@ The model is that of the tiny cases, with the point's vocabulary; policy and
 reference differ, so that the KL term has a gradient; rows are full. Two forms
 of one update on the same rollouts:
 
-    shared      the library's step on prefix-shared rows
+    shared      the library's train step on prefix-shared rows
     separate    chosen, rejected and rollouts as sequences of their own, each
                 with its prompt, scored by the same layers and the same losses
 
-Both print their loss, KL and gradient norm. Rollouts are drawn alike in both:
-a prompt is prefilled once, whatever the number of its rollouts.
+Both print their loss, KL and gradient norm. Rollouts are drawn alike in both,
+by a program of its own, so that each is timed; where all rows are one batch
+`train.make_fused_step` saves the prefill that this costs.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ from absl import app, flags
 from benchmarks import cases, full_rows, measure
 from benchmarks.scaling import separate
 from benchmarks.scaling.axes import FORMS, Point
-from hypo_jax import models, sharding, train
+from hypo_jax import models, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch
 
 _POINT = flags.DEFINE_string("point", "{}", "What differs from the base.")
@@ -49,7 +50,7 @@ class Programs:
   """The jitted functions of an update, and shapes of what they take.
 
   Attributes:
-    rollout: as `train.make_rollout_step` returns it.
+    rollout: as `rollout.make_rollout_step` returns it.
     update: as `train.make_train_step` returns it.
     rollout_args: abstract arrays, laid on the mesh.
     update_args: the same: state, reference, batch, rollouts.
@@ -95,7 +96,7 @@ def make_programs(model: models.Model, point: Point, form: str) -> Programs:
   mesh = sharding.make_mesh(fsdp=point.devices)
   rows = sharding.row_sharding(mesh)
   optimizer = _optimizer()
-  rollout = train.make_rollout_step(
+  draw = rollout.make_rollout_step(
     model,
     samples_per_prompt=point.rollouts,
     max_new_tokens=point.completion,
@@ -106,7 +107,7 @@ def make_programs(model: models.Model, point: Point, form: str) -> Programs:
   )
   if form == "shared":
     update = train.make_train_step(
-      train.rows_held(model, rows),
+      model.with_rows(rows),
       optimizer,
       beta=cases.BETA,
       kl_coef=cases.KL_COEF,
@@ -128,9 +129,9 @@ def make_programs(model: models.Model, point: Point, form: str) -> Programs:
   state = laid(jax.eval_shape(make_state, model.abstract_params))
   batch, keys = cut(make_batch(point)), cut(row_keys(point, 0))
   rollout_args = state.trainable, batch.prompt_tokens, batch.prompt_mask, keys
-  drawn = cut(jax.eval_shape(rollout, *rollout_args))
+  drawn = cut(jax.eval_shape(draw, *rollout_args))
   update_args = state, laid(model.abstract_params), batch, drawn
-  return Programs(rollout, update, rollout_args, update_args)
+  return Programs(draw, update, rollout_args, update_args)
 
 
 def make_batch(point: Point) -> PreferenceBatch:
@@ -169,10 +170,10 @@ def run(
   """
   model = make_model(point, size)
   programs = make_programs(model, point, form)
-  rollout = programs.rollout.lower(*programs.rollout_args).compile()
+  draw = programs.rollout.lower(*programs.rollout_args).compile()
   update = programs.update.lower(*programs.update_args).compile()
   planned = {
-    "rollout": rollout.memory_analysis(),
+    "rollout": draw.memory_analysis(),
     "update": update.memory_analysis(),
   }
   found: dict[str, Any] = {
@@ -183,13 +184,13 @@ def run(
     clocks = {
       name: measure.Clock(steps=steps, warmup=warmup) for name in planned
     }
-    _drive(model, point, rollout, update, clocks)
+    _drive(model, point, draw, update, clocks)
     found |= {name: clock.figures() for name, clock in clocks.items()}
     found["check"] = found["update"].pop("check")
   return found
 
 
-def _drive(model, point: Point, rollout, update, clocks) -> None:
+def _drive(model, point: Point, draw, update, clocks) -> None:
   """Runs updates until the clocks are done."""
   mesh = sharding.make_mesh(fsdp=point.devices)
   init = jax.jit(
@@ -206,7 +207,7 @@ def _drive(model, point: Point, rollout, update, clocks) -> None:
     jax.block_until_ready((state, reference, batch, keys))
     clocks["rollout"].begin()
     drawn = jax.block_until_ready(
-      rollout(state.trainable, batch.prompt_tokens, batch.prompt_mask, keys)
+      draw(state.trainable, batch.prompt_tokens, batch.prompt_mask, keys)
     )
     clocks["rollout"].end()
     clocks["update"].begin()

@@ -62,28 +62,32 @@ def loss(
     "chunk_size": min(objective.CHUNK_SIZE, length),
     "softcap": model.config.final_softcap,
   }
-  scored = scoring.token_log_probs_from_hidden(hidden, head, tokens, **settings)
+  scored = scoring.token_log_probs_from_hidden(
+    hidden[: 2 * rows], head, tokens[: 2 * rows], **settings
+  )
+  pairs = scoring.sequence_log_probs(scored, mask)
   reference = jax.lax.stop_gradient(reference)
-  ref_hidden = _hidden(model, reference, drawn_prompts, drawn, drawn_mask)
-  ref_head = model.output_embedding(reference)
-  pairs = scoring.sequence_log_probs(scored[: 2 * rows], mask)
+  drawn_scored, ref_scored, token_kl = scoring.token_scores_from_hidden(
+    hidden[2 * rows :],
+    head,
+    _hidden(model, reference, drawn_prompts, drawn, drawn_mask),
+    model.output_embedding(reference),
+    drawn,
+    **settings,
+  )
   return losses.hypo_loss(
     pairs[:rows],
     pairs[rows:],
     batch.ref_chosen_log_probs,
     batch.ref_rejected_log_probs,
-    scored[2 * rows :],
-    scoring.token_log_probs_from_hidden(
-      ref_hidden, ref_head, drawn, **settings
-    ),
+    drawn_scored,
+    ref_scored,
     drawn_mask,
     beta=cases.BETA,
     kl_coef=cases.KL_COEF,
     estimator=ESTIMATOR,
     samples_per_prompt=k,
-    rollout_token_kl=scoring.token_kl_from_hidden(
-      hidden[2 * rows :], head, ref_hidden, ref_head, **settings
-    ),
+    rollout_token_kl=token_kl,
   )
 
 
@@ -94,8 +98,9 @@ def _hidden(model, params, prompts, tokens, mask):
     params,
     jnp.concatenate([prompt_tokens, tokens], axis=1),
     jnp.concatenate([prompt_mask, mask], axis=1),
+    first=prompt_tokens.shape[1] - 1,
   )
-  return hidden[:, prompt_tokens.shape[1] - 1 : -1]
+  return hidden[:, :-1]
 
 
 def make_step(model, optimizer, *, samples_per_prompt: int):
