@@ -17,6 +17,7 @@ by a program of its own, so that each is timed; where all rows are one batch
 `train.make_fused_step` saves the prefill that this costs.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -28,19 +29,12 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from absl import app, flags
 
 from benchmarks import cases, full_rows, measure
 from benchmarks.scaling import separate
 from benchmarks.scaling.axes import FORMS, Point
 from hypo_jax import models, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch
-
-_POINT = flags.DEFINE_string("point", "{}", "What differs from the base.")
-_FORM = flags.DEFINE_enum("form", "shared", FORMS, "Which.")
-_STEPS = flags.DEFINE_integer("steps", 3, "Timed steps; 0 only compiles.", 0)
-_WARMUP = flags.DEFINE_integer("warmup", 1, "Untimed steps before them.", 1)
-_THREADS = flags.DEFINE_integer("threads", 2, "Cores it may use.", 1)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -237,17 +231,23 @@ def _abstract(tree: Any, shardings: Any) -> Any:
   )
 
 
-def main(argv: list[str]) -> None:
-  del argv
-  measure.use_threads(_THREADS.value)
-  point = Point(**json.loads(_POINT.value))
+def main() -> None:
+  parser = argparse.ArgumentParser(prog="benchmarks.scaling.point")
+  parser.add_argument("--point", default="{}", help="What differs, in JSON.")
+  parser.add_argument("--form", default=FORMS[0], choices=FORMS)
+  parser.add_argument("--steps", type=int, default=3, help="0 only compiles.")
+  parser.add_argument("--warmup", type=int, default=1)
+  parser.add_argument("--threads", type=int, default=2)
+  asked = parser.parse_args()
+  measure.use_threads(asked.threads)
+  point = Point(**json.loads(asked.point))
   # Progress and logs belong to the libraries; the line alone is ours.
   with contextlib.redirect_stdout(sys.stderr):
-    found = run(point, _FORM.value, steps=_STEPS.value, warmup=_WARMUP.value)
-  line = {"point": dataclasses.asdict(point), "form": _FORM.value} | found
+    found = run(point, asked.form, steps=asked.steps, warmup=asked.warmup)
+  line = {"point": dataclasses.asdict(point), "form": asked.form} | found
   line["versions"] = {name: metadata.version(name) for name in _PACKAGES}
   print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()
