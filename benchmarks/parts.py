@@ -32,7 +32,7 @@ from benchmarks import apart, cases, full_rows, measure, own, programs
 from hypo_jax import models, objective, rollout, sharding, train
 from hypo_jax.batch import join_slots, pair_rows, predicting
 
-_INSIDE = flags.DEFINE_bool("inside", False, "Time one case, in here.")
+_HERE = flags.DEFINE_bool("here", False, "Time one case in this process.")
 
 # What is timed; prefill and decoded token come from the two rollouts.
 ROLLOUT, ONE_TOKEN = "rollout", "rollout of one token"
@@ -72,13 +72,13 @@ def main(argv: list[str]) -> None:
   del argv
   settings = programs.settings()
   names = programs.chosen_cases()
-  if _INSIDE.value:
+  if _HERE.value:
     measure.use_threads(settings["threads"])
     print(json.dumps(run(cases.get_case(names[0]), **settings)))
     return
   lines = []
   for name in names:
-    arguments = ["--inside", f"--case={name}"]
+    arguments = ["--here", f"--case={name}"]
     arguments += [f"--{key}={value}" for key, value in settings.items()]
     try:
       lines.append(apart.run("benchmarks.parts", arguments, name))

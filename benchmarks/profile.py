@@ -27,7 +27,9 @@ from absl import app, flags
 
 from benchmarks import apart, cases, measure, operations, own, programs, trace
 
-_INSIDE = flags.DEFINE_string("inside", None, "Trace one case into a folder.")
+_FOLDER = flags.DEFINE_string(
+  "folder", None, "Trace one case in here, into it."
+)
 
 # Threads' time as a share of CPU time: beyond it, others were on these cores.
 _ALONE = 1.1
@@ -61,10 +63,10 @@ def main(argv: list[str]) -> None:
   del argv
   settings = programs.settings()
   names = programs.chosen_cases()
-  if _INSIDE.value:
+  if _FOLDER.value:
     threads = settings.pop("threads")
     measure.use_threads(threads)
-    clock = _Traced(_INSIDE.value, **settings)
+    clock = _Traced(_FOLDER.value, **settings)
     more = own.run(cases.get_case(names[0]), clock)
     print(json.dumps(clock.figures | more))
     return
@@ -87,7 +89,7 @@ def _profiled(name: str, settings: dict[str, int]) -> dict:
     dump = f"--xla_dump_to={texts} --xla_dump_hlo_as_text"
     line = apart.run(
       "benchmarks.profile",
-      [f"--inside={folder}/trace", *arguments],
+      [f"--folder={folder}/trace", *arguments],
       name,
       environment={"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {dump}"},
     )
