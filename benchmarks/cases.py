@@ -144,28 +144,38 @@ def flops(case: Case) -> int:
   the last token of a completion need not be run is left out: it is a share of
   1 / C.)
   """
-  size, rows = case.size, case.rows
-  prompt, length = case.prompt_length, case.completion_length
-  # Query-key pairs of a prompt, and of one completion after it.
-  seen_by_prompt = prompt * (prompt + 1) // 2
-  seen_by_slot = length * prompt + length * (length + 1) // 2
-
-  def forward(tokens: int, seen: int, scored: int) -> int:
-    products = 2 * (size.layer_weights * tokens + size.head_weights * scored)
-    # Scores and weighted values: 2 * D each a query-key pair and layer.
-    return products + 4 * size.num_layers * size.width * seen
-
-  def slots(number: int) -> int:
-    return forward(number * length, number * seen_by_slot, number * length)
-
-  run_prompt = forward(prompt, seen_by_prompt, 0)
-  decode = slots(1)
+  prompt, decode = prompt_flops(case), slot_flops(case) + head_flops(case)
   if case.kind == "gen":
-    return rows * (run_prompt + decode)
+    return case.rows * (prompt + decode)
   if case.kind == "dpo":
-    return rows * 3 * (run_prompt + slots(2))
-  reference = run_prompt + slots(1)
-  return rows * (3 * (run_prompt + slots(3)) + reference + decode)
+    return case.rows * 3 * (prompt + 2 * decode)
+  reference = prompt + decode
+  return case.rows * (3 * (prompt + 3 * decode) + reference + decode)
+
+
+def prompt_flops(case: Case) -> int:
+  """Returns the operations of one prompt's hidden states, forward."""
+  length = case.prompt_length
+  return _hidden_flops(case, length, length * (length + 1) // 2)
+
+
+def slot_flops(case: Case) -> int:
+  """Returns the operations of one completion's hidden states, forward."""
+  length = case.completion_length
+  seen = length * case.prompt_length + length * (length + 1) // 2
+  return _hidden_flops(case, length, seen)
+
+
+def head_flops(case: Case) -> int:
+  """Returns the operations of one completion's logits, forward."""
+  return 2 * case.size.head_weights * case.completion_length
+
+
+def _hidden_flops(case: Case, tokens: int, seen: int) -> int:
+  size = case.size
+  # Scores and weighted values: 2 * D each a query-key pair and layer.
+  attention = 4 * size.num_layers * size.width * seen
+  return 2 * size.layer_weights * tokens + attention
 
 
 def decode_bytes(case: Case) -> int:

@@ -15,13 +15,12 @@ and what is missing without running anything. Figures of an older state of the
 code are not told apart: for new ones, name another path.
 """
 
-import json
 import pathlib
 import time
 
 from absl import app, flags
 
-from benchmarks import cases, programs, ratios
+from benchmarks import apart, cases, programs, ratios, records
 
 _PROGRAM = flags.DEFINE_multi_enum(
   "program", None, list(programs.PROGRAMS), "Which; ours always."
@@ -46,9 +45,9 @@ def main(argv: list[str]) -> None:
     if name == cases.OURS or not _PROGRAM.value or name in _PROGRAM.value
   ]
   try:
-    lines = read(path)
+    lines = records.read(path)
     if not _REPORT.value:
-      check_settings(path, lines, settings)
+      records.check_settings(path, lines, settings)
   except ValueError as error:
     raise SystemExit(str(error)) from error
   if not _REPORT.value:
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> None:
       line = _measured(*todo, settings)
       if line is not None:
         lines.append(line)
-        append(path, line)
+        records.append(path, line)
   print(ratios.page(lines, names, chosen))
   left = ratios.missing(lines, names, chosen, _REPEATS.value)
   for name, repeat, program in left:
@@ -73,7 +72,7 @@ def _measured(name: str, repeat: int, program: str, settings) -> dict | None:
   start = time.monotonic()
   try:
     line = programs.timed_apart(program, cases.get_case(name), **settings)
-  except programs.Failed as error:
+  except apart.Failed as error:
     print(error, flush=True)
     return None
   print(
@@ -82,53 +81,6 @@ def _measured(name: str, repeat: int, program: str, settings) -> dict | None:
     flush=True,
   )
   return line | {"repeat": repeat}
-
-
-def read(path: pathlib.Path) -> list[dict]:
-  """Returns the lines of a file; none where there is no file.
-
-  A last line without its end was being written when the run was stopped: it is
-  left out, and cut off before the next is added.
-
-  Raises:
-    ValueError: any other line is not JSON.
-  """
-  if not path.exists():
-    return []
-  whole, found = path.read_text().split("\n")[:-1], []
-  for number, text in enumerate(whole, start=1):
-    try:
-      found.append(json.loads(text))
-    except json.JSONDecodeError as error:
-      raise ValueError(
-        f"{path}, line {number}: expected JSON, got {text[:60]!r}; remove it"
-      ) from error
-  return found
-
-
-def append(path: pathlib.Path, line: dict) -> None:
-  """Adds a line at the end of the file, which is made if missing."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  text = path.read_text() if path.exists() else ""
-  if not text.endswith("\n"):
-    path.write_text(text[: text.rfind("\n") + 1])
-  with path.open("a") as file:
-    file.write(json.dumps(line) + "\n")
-
-
-def check_settings(path: pathlib.Path, lines: list[dict], settings) -> None:
-  """Refuses to go on with a file whose figures were taken otherwise.
-
-  Raises:
-    ValueError: steps, warm-up or threads differ.
-  """
-  for line in lines:
-    for name, value in settings.items():
-      if line[name] != value:
-        raise ValueError(
-          f"{name}: expected {line[name]}, as in {path}, got {value}; name "
-          "another --path, or remove the file"
-        )
 
 
 if __name__ == "__main__":

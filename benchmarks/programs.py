@@ -3,15 +3,12 @@
 """The timed programs, how one case of them is run, and flags that say which."""
 
 import dataclasses
-import json
-import os
 import pathlib
-import subprocess
 import sys
 
 from absl import flags
 
-from benchmarks import cases
+from benchmarks import apart, cases
 
 _CASE = flags.DEFINE_multi_enum(
   "case", None, list(cases.CASES), "Which; all if none is named."
@@ -21,10 +18,6 @@ _WARMUP = flags.DEFINE_integer("warmup", 1, "Untimed steps before them.", 1)
 _THREADS = flags.DEFINE_integer("threads", 2, "Cores a process may use.", 1)
 
 _FOLDER = cases.ROOT / ".venv-peers"
-# As our own commands set it; for all alike. See `benchmarks.large_pages`.
-_SETTINGS = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-# Nothing is fetched while timing, and no account is asked for.
-_SETTINGS |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +68,6 @@ def settings() -> dict[str, int]:
   }
 
 
-class Failed(Exception):
-  """A program did not finish; holds its last words."""
-
-
 def timed_apart(
   name: str, case: cases.Case, *, steps: int, warmup: int, threads: int
 ) -> dict:
@@ -92,19 +81,14 @@ def timed_apart(
     threads: cores that the process may use.
 
   Raises:
-    Failed: the process ended with an error, or printed no figures.
+    apart.Failed: the process ended with an error, or printed no figures.
   """
   program = PROGRAMS[name]
-  command = [str(program.python), "-m", program.module, f"--case={case.name}"]
-  command += [f"--steps={steps}", f"--warmup={warmup}", f"--threads={threads}"]
-  found = subprocess.run(
-    command,
-    cwd=cases.ROOT,
-    env=os.environ | _SETTINGS,
-    capture_output=True,
-    text=True,
+  arguments = [f"--case={case.name}", f"--steps={steps}"]
+  arguments += [f"--warmup={warmup}", f"--threads={threads}"]
+  return apart.run(
+    program.module,
+    arguments,
+    f"{name}, {case.name}",
+    python=program.python,
   )
-  if found.returncode or not found.stdout.strip():
-    last = found.stderr.strip().splitlines()[-15:]
-    raise Failed("\n".join([f"{name}, {case.name}: it failed", *last]))
-  return json.loads(found.stdout.splitlines()[-1])

@@ -18,7 +18,7 @@ import json
 
 from absl import app
 
-from benchmarks import cases, programs
+from benchmarks import apart, cases, programs
 
 # Heading, width.
 _COLUMNS = (
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
       line = programs.timed_apart(
         cases.OURS, cases.get_case(name), **programs.settings()
       )
-    except programs.Failed as error:
+    except apart.Failed as error:
       raise SystemExit(str(error)) from error
     print(json.dumps(line), flush=True)
     lines.append(line)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import cases, compare, measure, own, programs, ratios, step
+from benchmarks import cases, measure, own, programs, ratios, records, step
 from hypo_jax import models
 
 TOY = cases.Size(
@@ -311,28 +311,28 @@ def test_what_is_missing_comes_in_turns():
 
 def test_a_line_cut_off_by_a_stop_is_measured_again(tmp_path):
   path = tmp_path / "compare.jsonl"
-  assert compare.read(path) == []
-  compare.append(path, {"repeat": 0})
+  assert records.read(path) == []
+  records.append(path, {"repeat": 0})
   with path.open("a") as file:
     file.write('{"repeat": 1, "sec')
-  assert compare.read(path) == [{"repeat": 0}]
-  compare.append(path, {"repeat": 1})
-  assert compare.read(path) == [{"repeat": 0}, {"repeat": 1}]
+  assert records.read(path) == [{"repeat": 0}]
+  records.append(path, {"repeat": 1})
+  assert records.read(path) == [{"repeat": 0}, {"repeat": 1}]
 
 
 def test_a_broken_line_is_named(tmp_path):
   path = tmp_path / "compare.jsonl"
   path.write_text('{"repeat": 0}\nnot json\n')
   with pytest.raises(ValueError, match="line 2: expected JSON, got 'not json'"):
-    compare.read(path)
+    records.read(path)
 
 
 def test_figures_taken_otherwise_are_not_mixed(tmp_path):
   settings = {"steps": 5, "warmup": 1, "threads": 2}
   lines = [line("trl", "dpo-tiny-64", 0, 1.0)]
-  compare.check_settings(tmp_path / "c.jsonl", lines, settings)
+  records.check_settings(tmp_path / "c.jsonl", lines, settings)
   with pytest.raises(ValueError, match="steps: expected 5, as in .*, got 1"):
-    compare.check_settings(tmp_path / "c.jsonl", lines, settings | {"steps": 1})
+    records.check_settings(tmp_path / "c.jsonl", lines, settings | {"steps": 1})
 
 
 def test_a_missing_environment_tells_how_to_make_it(tmp_path):
