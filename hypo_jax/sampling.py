@@ -217,7 +217,8 @@ def decode(
 def num_looks(max_new_tokens: int) -> int:
   """Returns how often decoding looks at whether every row has ended, at most.
 
-  So often its outer loop runs, equally many steps each time.
+  So often its outer loop runs, equally many steps each time. (`decode`, which
+  knows the first token's logits, loops over one token less.)
   """
   return -(-max_new_tokens // _CHUNK_SIZE)
 

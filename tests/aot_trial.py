@@ -108,7 +108,7 @@ def drawn() -> dict[str, object]:
   width = lowered.job.model.config.width
   return {
     "text": lowered.rollout_step.compile().as_text(),
-    "looks": sampling.num_looks(lowered.job.max_new_tokens),
+    "looks": sampling.num_looks(lowered.job.max_new_tokens - 1),
     "row_bytes": 4 * config.data.prompt_length * width,
   }
 

@@ -387,15 +387,19 @@ def test_model_operations_count_as_by_hand():
     attention = 2 * c.num_heads * c.head_dim * pairs
     return 2 * c.num_layers * (tokens * weights + attention)
 
+  # Of a prompt's tokens but the last, the last layer has keys and values only.
+  elsewhere = weights - 2 * c.width * c.head_dim * c.num_kv_heads
+  left_out = 2 * (P - 1) * (elsewhere + 2 * c.num_heads * c.head_dim * P)
+
   def row(slots, length):
     head = 2 * slots * length * c.width * c.vocab_size
     pairs = P * P + slots * length * (P + length)
-    return layers(P + slots * length, pairs) + head
+    return layers(P + slots * length, pairs) + head - left_out
 
   assert R == C
-  looks = -(-R // 16)
-  steps = looks * -(-R // looks)
-  prefill = layers(P - 1, (P - 1) * (P + R))
+  prefill = layers(P, P * P) - left_out + 2 * c.width * c.vocab_size
+  looks = -(-(R - 1) // 16)  # The prompt's last token gives the first.
+  steps = looks * -(-(R - 1) // looks)
   decode = layers(steps, steps * (P + R))
   decode += 2 * steps * c.width * c.vocab_size
   learning, sampling = aot.model_flops(lowered)

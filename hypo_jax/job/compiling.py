@@ -163,7 +163,7 @@ def _compile_train(lowered: lowering.Lowered, place: Slice) -> Compiled:
 
 
 def _compile_rollout(lowered: lowering.Lowered, place: Slice) -> Compiled:
-  looks = sampling.num_looks(lowered.job.max_new_tokens)
+  looks = sampling.num_looks(lowered.job.max_new_tokens - 1)
   given = {"policy": lowered.state.trainable}
   if lowered.job.adapters:
     given["base"] = lowered.frozen

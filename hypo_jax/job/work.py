@@ -90,7 +90,7 @@ def model_flops(
   if not job.config.data.rollout_path:
     policy = [jax.eval_shape(join_slots, pairs, drawn)]
   forward = sum(forward_flops(job.model, rows) for rows in policy)
-  looks = sampling.num_looks(job.max_new_tokens)
+  looks = sampling.num_looks(job.max_new_tokens - 1)
   sampled = flops.count(rollout_jaxpr, while_trips=(looks,)).flops
   return 3 * forward + forward_flops(job.model, drawn), sampled
 
