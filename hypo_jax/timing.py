@@ -14,8 +14,8 @@ between updates (BETWEEN) they add up to the window's own.
 Data is so counted as if nothing ran beside it: an upper bound.
 
 What stands inside one compiled program has no clock of its own. Such a part may
-be run alone once; its seconds are then taken out of the program's, as an
-estimate: inside, it may share work with the rest.
+be run alone, at the start; its seconds are then taken out of the program's, as
+an estimate: inside, it may share work with the rest.
 """
 
 import collections

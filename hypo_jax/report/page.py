@@ -51,9 +51,9 @@ _SPEED_NOTE = (
   "Means over the steps during which nothing was compiled. The parts add up to "
   "the step; phases were timed on logged steps, where the device is awaited. "
   "What stands inside the train step’s program (the reference’s scoring, and "
-  "rollouts where they are drawn there) was timed alone, once. Tokens a second "
-  "and MFU count padding, and leave checkpoints and evaluations out. Memory is "
-  "a device’s, on a CPU the whole process’s."
+  "rollouts where they are drawn there) was timed alone, at the start. Tokens "
+  "a second and MFU count padding, and leave checkpoints and evaluations out. "
+  "Memory is a device’s, on a CPU the whole process’s."
 )
 
 
