@@ -11,6 +11,7 @@ micro-batches they give what one large batch gives, whatever the masks.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -35,9 +36,10 @@ Metrics = dict[str, jax.Array]
 
 METHODS = ("dpo", "ipo", "hinge", "hypo")
 ESTIMATORS = ("sequence", "leave_one_out", "to_go", "rao_blackwell")
-# Tokens a slot whose logits exist at once while scoring: with 8 rows of three
-# slots and 50k words, 64 tokens are 300 MB.
-CHUNK_SIZE = 64
+# Logits that exist at once while scoring, on one device: in float32, 128 MiB.
+# Larger chunks read the head's weights less often; at this size a chunk has
+# enough tokens to be bound by its products, whatever the vocabulary.
+LOGITS_AT_ONCE = 2**25
 
 
 @jax.tree_util.register_dataclass
@@ -112,7 +114,7 @@ def _reference(model, params, reference, rows):
 def _log_probs(model, heads, hidden, tokens) -> jax.Array:
   """Returns token_log_probs [B, S, C] from hidden states [B, S, C, D]."""
   return scoring.token_log_probs_from_hidden(
-    hidden, heads[0], tokens, **_chunking(model, tokens)
+    hidden, heads[0], tokens, **_chunking(model, heads[0], tokens)
   )
 
 
@@ -125,7 +127,7 @@ def _log_probs_and_kl(model, kl_gradient, heads, hidden, tokens, ref_hidden):
     heads[1],
     tokens,
     kl_gradient=kl_gradient,
-    **_chunking(model, tokens),
+    **_chunking(model, heads[0], tokens),
   )
 
 
@@ -140,11 +142,23 @@ def _by_rows(model, score, heads, *arrays):
   return sharding.by_rows(rows, score, heads, *arrays)
 
 
-def _chunking(model, tokens) -> dict[str, Any]:
+def _chunking(model, head, tokens) -> dict[str, Any]:
   return {
-    "chunk_size": min(CHUNK_SIZE, tokens.shape[-1]),
+    "chunk_size": chunk_size(tokens.shape, head.shape[-1]),
     "softcap": model.config.final_softcap,
   }
+
+
+def chunk_size(shape: tuple[int, ...], vocab_size: int) -> int:
+  """Returns how many tokens of each slot have logits at once.
+
+  Args:
+    shape: of the tokens that one device scores, [..., C].
+    vocab_size: V.
+  """
+  *slots, length = shape
+  fitting = LOGITS_AT_ONCE // (math.prod(slots) * vocab_size)
+  return max(1, min(fitting, length))
 
 
 @dataclasses.dataclass(frozen=True)

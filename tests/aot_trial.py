@@ -146,7 +146,7 @@ def scored() -> list[list[float]]:
 
 
 def main() -> None:
-  objective.CHUNK_SIZE = CHUNK
+  objective.chunk_size = lambda shape, vocab_size: CHUNK
   mesh = Mesh(np.asarray(jax.devices()), ("d",))
   rows, cut = P("d"), P(None, "d")
   args = shape(ROWS, WIDTH), shape(LAYERS, WIDTH, WIDTH)

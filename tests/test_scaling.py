@@ -101,26 +101,29 @@ def planned_bytes(point: Point, program: str) -> int:
   return compiled.memory_analysis().temp_size_in_bytes
 
 
-# Arrays of a chunk's logits, and of the embedding's size, that a program may
-# hold beside its arguments: a rollout's logits, noise and what is drawn from
-# them; a chunk's logits of both policies and their gradient, and the turned
-# embeddings with their gradient.
-@pytest.mark.parametrize(
-  "program, logits, embeddings", [("rollout", 8, 0), ("update", 4, 4)]
-)
-def test_demand_13_memory_grows_by_a_chunk_of_logits_a_word(
-  program, logits, embeddings
-):
-  chunk = objective.CHUNK_SIZE
-  small = Point(prompt=8, completion=8 * chunk, vocabulary=4096, batch=2)
+def test_demand_13_memory_grows_by_the_head_alone_in_words_and_rows():
+  """An update's logits would be 3.2 GB at once, then 12.9 GB."""
+  small = Point(prompt=8, completion=512, vocabulary=4096, batch=2)
   large = dataclasses.replace(small, vocabulary=262144)
-  grown = planned_bytes(large, program) - planned_bytes(small, program)
-  per_word = grown / (large.vocabulary - small.vocabulary) / 4  # float32
-  slots = 3  # chosen, rejected, rollout
-  at_once = small.batch * (slots * chunk if program == "update" else 1)
-  assert 0 < per_word <= logits * at_once + embeddings * TOY.width
-  # Otherwise the bound would let all logits pass, even in one copy.
-  assert logits * at_once < 0.6 * small.batch * slots * small.completion
+  rows = dataclasses.replace(large, batch=8)
+  few, many, of_rows = (
+    planned_bytes(point, "update") for point in (small, large, rows)
+  )
+  # Of both policies, what is made of them, and their gradient; the turned
+  # embeddings, and theirs.
+  logits = 6 * 4 * objective.LOGITS_AT_ONCE
+  embeddings = 4 * 4 * TOY.width * large.vocabulary
+  assert 0 < many - few <= logits + embeddings
+  activations = planned_bytes(dataclasses.replace(small, batch=8), "update")
+  assert of_rows <= logits + embeddings + activations
+
+
+def test_demand_13_a_rollout_holds_one_tokens_logits():
+  small = Point(prompt=8, completion=64, vocabulary=4096, batch=2)
+  large = dataclasses.replace(small, vocabulary=262144)
+  grown = planned_bytes(large, "rollout") - planned_bytes(small, "rollout")
+  # Logits, by groups too, what is drawn from them, and their log-probs.
+  assert 0 < grown <= 8 * 4 * small.batch * large.vocabulary
 
 
 def test_fits_find_the_exponent_and_its_error():

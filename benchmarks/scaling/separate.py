@@ -59,7 +59,7 @@ def loss(
   )
   head = model.output_embedding(params)
   settings = {
-    "chunk_size": min(objective.CHUNK_SIZE, length),
+    "chunk_size": objective.chunk_size((3 * rows, length), head.shape[-1]),
     "softcap": model.config.final_softcap,
   }
   scored = scoring.token_log_probs_from_hidden(

@@ -122,12 +122,14 @@ def largest_made(
 
   Args:
     jaxpr: as traced, over all devices.
-    arguments: tree of shapes with shardings.
+    arguments: tree of arrays, or of shapes with shardings; others are left out.
     num_devices: that the arrays are cut over.
     count: how many.
   """
   shares = {
-    x.shape: x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(arguments)
+    x.shape: x.sharding.shard_shape(x.shape)
+    for x in jax.tree.leaves(arguments)
+    if hasattr(x, "sharding")
   }
   found: dict[tuple[str, str], Buffer] = {}
 

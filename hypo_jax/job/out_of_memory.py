@@ -113,7 +113,9 @@ def _of_program(
   lines = []
   try:
     traced = function.trace(*arguments)
-    made = memory.largest_made(traced.jaxpr, jax.device_count(), _SHOWN)
+    made = memory.largest_made(
+      traced.jaxpr, arguments, jax.device_count(), _SHOWN
+    )
     done = traced.lower().compile()
     stats = memory.of_compiled(done)
     lines.append(
