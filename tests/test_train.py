@@ -71,14 +71,14 @@ def preference_batch(seed: int = 0) -> PreferenceBatch:
 
 MESH = sharding.make_mesh()
 BATCH = preference_batch()
-ROLLOUT_STEP = rollout.make_rollout_step(
-  MODEL,
-  samples_per_prompt=K,
-  max_new_tokens=C,
-  eos_token_id=1,
-  pad_token_id=0,
-  mesh=MESH,
-)
+DRAWING = {
+  "samples_per_prompt": K,
+  "max_new_tokens": C,
+  "eos_token_id": 1,
+  "pad_token_id": 0,
+  "mesh": MESH,
+}
+ROLLOUT_STEP = rollout.make_rollout_step(MODEL, **DRAWING)
 ROLLOUTS = ROLLOUT_STEP(
   POLICY,
   BATCH.prompt_tokens,
@@ -260,14 +260,7 @@ def test_rollouts_on_their_own_rows_give_the_shared_rows_gradient():
 @pytest.mark.parametrize("estimator", objective.ESTIMATORS)
 def test_the_fused_step_equals_rollouts_then_training(estimator):
   """In rollouts drawn, gradient and metrics."""
-  complete = rollout.make_complete(
-    MODEL,
-    samples_per_prompt=K,
-    max_new_tokens=C,
-    eos_token_id=1,
-    pad_token_id=0,
-    mesh=MESH,
-  )
+  complete = rollout.make_complete(MODEL, **DRAWING)
   settings = SETTINGS | {"estimator": estimator}
   step = train.make_fused_step(MODEL, optax.sgd(1.0), complete, **settings)
   state = train.init_state(POLICY, optax.sgd(1.0), MESH)
@@ -383,6 +376,16 @@ def test_a_kl_target_moves_the_weight_that_the_next_update_takes():
   moved = losses.adapted_kl_coef(0.2, fixed["kl_rao_blackwell"], target=0.05)
   np.testing.assert_allclose(state.kl_coef, moved, rtol=1e-6)
   assert not np.isclose(moved, 0.2)
+  # The fused schedule does the same.
+  complete = rollout.make_complete(MODEL, **DRAWING)
+  step = train.make_fused_step(
+    MODEL, optimizer, complete, **SETTINGS | {"kl_coef": 9.0}, kl_target=0.05
+  )
+  state = train.init_state(POLICY, optimizer, MESH, kl_coef=0.2)
+  row_keys = keys.row_keys(jax.random.key(7), BATCH.row)
+  state, metrics, _ = step(state, REFERENCE, BATCH, row_keys)
+  np.testing.assert_allclose(metrics["loss"], fixed["loss"], rtol=1e-5)
+  np.testing.assert_allclose(state.kl_coef, moved, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
