@@ -516,7 +516,7 @@ def make_update(
   def fused_update(state, step, timer):
     batch = timer("data", lambda: pairs_at(step))
     params = train.policy_params(state.trainable, reference, job.adapters)
-    rollouts, _ = timer.alone("rollout", "train", lambda: draw(params, step))
+    rollouts = timer.alone("rollout", "train", lambda: draw(params, step)[0])
     timer.alone(
       "reference", "train", lambda: reference_step(reference, rollouts.rows)
     )
