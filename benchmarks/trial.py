@@ -17,7 +17,7 @@ from absl import logging
 from configs import hypo
 from hypo_jax import timing, train
 from hypo_jax.checkpoint import write_json
-from hypo_jax.job import batches, pairs, results, setup, training
+from hypo_jax.job import batches, methods, pairs, results, setup, training
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A trial ends early when it has fallen this far below its best win rate. In ten
@@ -63,7 +63,8 @@ class World:
     if path.exists():
       return json.loads(path.read_text())
     job = self.job
-    settings = job.config.preference.to_dict() | overrides
+    every = job.config.preference.to_dict() | job.config.online.to_dict()
+    settings = methods.resolved(every | overrides)
     optimizer = training.make_optimizer(settings)
     step_fn = training.make_train_step(
       job, settings, optimizer, baseline_over=None if baseline else 1

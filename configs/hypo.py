@@ -13,6 +13,7 @@ seeds 1000 and 1001 (docs/results/tuning.md).
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
@@ -77,6 +78,36 @@ def get_config() -> ConfigDict:
   config.preference.sft_coef = 0.0
   config.preference.estimator = "rao_blackwell"  # or "sequence", the paper's
   config.preference.label_smoothing = 0.0
+  config.preference.max_margin = placeholder(float)  # chi_po only: 2 R_max
+  config.preference.target_margin = placeholder(float)  # simpo only: gamma
+
+  # kl_coef adapts so that the KL on rollouts, in nats, stays here.
+  config.preference.kl_target = placeholder(float)
+
+  # Methods that learn from rewards (ppo, rloo, grpo, online_dpo).
+  config.reward = ""  # judge, model (trained on the pairs) or module:function
+  config.reward_retries = 0  # calls after a failed one, before it is fatal
+  config.reward_model = ConfigDict()
+  config.reward_model.num_steps = 200
+  config.reward_model.batch_size = 64
+  config.reward_model.learning_rate = 1e-3
+  config.reward_model.margin = 0.0  # that rewards should differ by
+  # None is the method's default, in hypo_jax/job/methods.py with its source; a
+  # value where the method has no such setting is refused.
+  config.online = ConfigDict()
+  config.online.epochs = placeholder(int)  # ppo, as all but the last three
+  config.online.num_minibatches = placeholder(int)
+  config.online.clip_range = placeholder(float)
+  config.online.value_clip_range = placeholder(float)
+  config.online.value_coef = placeholder(float)
+  config.online.gae_lambda = placeholder(float)
+  config.online.discount = placeholder(float)
+  config.online.whiten_rewards = placeholder(bool)
+  config.online.whiten_advantages = placeholder(bool)
+  config.online.temperature = placeholder(float)  # of rollouts, scored at it
+  config.online.no_eos_reward = placeholder(float)  # all: of what didn't end
+  config.online.scale_by_std = placeholder(bool)  # grpo
+  config.online.scale_by_length = placeholder(bool)  # grpo
 
   # Methods trained from the same start on the same pairs in the same order;
   # each key overrides one of `preference`.

@@ -105,8 +105,32 @@ def make_pair_scorer(model, *, batch_size: int, mesh: Mesh):
       objective.score_rows(model, params, rows), rows.slot_mask
     )
 
+  return over_pairs(score, (2,), batch_size=batch_size, mesh=mesh)
+
+
+def over_pairs(
+  score: Callable[[Any, PreferenceBatch], jax.Array],
+  shape: tuple[int, ...],
+  *,
+  batch_size: int,
+  mesh: Mesh,
+) -> Callable[[Any, Arrays], np.ndarray]:
+  """Returns scorer(params, pairs), which calls `score` batch by batch.
+
+  Args:
+    score: jitted, (params, batch) -> [B, *shape]; the batch's log-probs of the
+      reference are zeros.
+    shape: of what it says of a pair.
+    batch_size: pairs a call.
+    mesh: the mesh.
+
+  Returns:
+    A function of pairs, numpy arrays [n, ...] as `PreferenceBatch` names them,
+    to numpy float32 [n, *shape] on every process.
+  """
+
   def scorer(params, pairs: Arrays) -> np.ndarray:
-    found = np.zeros((len(pairs["prompt_tokens"]), 2), np.float32)
+    found = np.zeros((len(pairs["prompt_tokens"]), *shape), np.float32)
     for group, cut in _by_length(pairs, batch_size):
       for numbers in _batches(len(group), batch_size):
         rows = group[numbers]

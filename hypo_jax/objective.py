@@ -34,7 +34,7 @@ from hypo_jax.batch import (
 Params = Any
 Metrics = dict[str, jax.Array]
 
-METHODS = ("dpo", "ipo", "hinge", "hypo")
+METHODS = ("dpo", "ipo", "hinge", "chi_po", "simpo", "robust_dpo", "hypo")
 ESTIMATORS = ("sequence", "leave_one_out", "to_go", "rao_blackwell")
 # Logits that exist at once while scoring, on one device: in float32, 128 MiB.
 # Larger chunks read the head's weights less often; at this size a chunk has
@@ -180,9 +180,12 @@ class PreferenceLoss:
   estimator: str
   samples_per_prompt: int
   shared_prompts: bool
+  max_margin: float | None = None
+  target_margin: float | None = None
 
   def __post_init__(self):
     _check(self.method, self.kl_coef, self.label_smoothing, self.estimator)
+    _check_margins(self.method, self.max_margin, self.target_margin)
 
   def split(
     self,
@@ -191,22 +194,28 @@ class PreferenceLoss:
     batch: PreferenceBatch,
     rollouts: Rollouts | None,
     counts: Counts,
+    kl_weight: jax.Array | float,
   ) -> tuple[jax.Array, Metrics]:
-    """Returns a micro-batch's share of the loss, and of the metrics."""
+    """Returns a micro-batch's share of the loss, and of the metrics.
+
+    kl_weight stands in for kl_coef, which says only whether there is a KL.
+    """
     pairs, model = pair_rows(batch), self.model
     if not self.kl_coef:
       return self._terms(
-        score_rows(model, params, pairs), None, batch, None, counts
+        score_rows(model, params, pairs), None, batch, None, counts, kl_weight
       )
     if self.shared_prompts:
       rows = join_slots(pairs, rollouts.rows)
       hidden = model.row_hidden(params, rows)
-      return self._shared(params, frozen, hidden, rows, batch, rollouts, counts)
+      return self._shared(
+        params, frozen, hidden, rows, batch, rollouts, counts, kl_weight
+      )
     scored = score_rows(model, params, pairs)
     sampled = score_rows_and_kl(
       model, params, frozen, rollouts.rows, kl_gradient=self._kl_gradient
     )
-    return self._terms(scored, sampled, batch, rollouts, counts)
+    return self._terms(scored, sampled, batch, rollouts, counts, kl_weight)
 
   def fused(
     self,
@@ -214,6 +223,7 @@ class PreferenceLoss:
     frozen: Params,
     batch: PreferenceBatch,
     complete: Callable[..., Completions],
+    kl_weight: jax.Array | float,
   ) -> tuple[jax.Array, tuple[Metrics, Rollouts]]:
     """Returns the loss of a whole batch, its metrics, and the rollouts drawn.
 
@@ -223,6 +233,7 @@ class PreferenceLoss:
       batch: whose prompts the rollouts answer.
       complete: (params, last hidden [B, 1, D], keys and values, prompt_mask)
         -> Completions, drawn from params.
+      kl_weight: as in `split`.
     """
     model, mask = self.model, batch.prompt_mask
     last, keys_values = model.prompt_forward(
@@ -237,7 +248,7 @@ class PreferenceLoss:
     hidden = predicting(last, slots)
     counts = count(batch, rollouts)
     loss, metrics = self._shared(
-      params, frozen, hidden, rows, batch, rollouts, counts
+      params, frozen, hidden, rows, batch, rollouts, counts, kl_weight
     )
     return loss, (metrics, rollouts)
 
@@ -245,7 +256,9 @@ class PreferenceLoss:
   def _kl_gradient(self) -> bool:
     return self.estimator == "rao_blackwell"
 
-  def _shared(self, params, frozen, hidden, rows, batch, rollouts, counts):
+  def _shared(
+    self, params, frozen, hidden, rows, batch, rollouts, counts, kl_weight
+  ):
     """The terms, from hidden states [B, 2 + k, C, D] of pairs and rollouts."""
     model, tokens = self.model, rows.slot_tokens
     drawn = dataclasses.replace(
@@ -265,13 +278,13 @@ class PreferenceLoss:
 
     heads, ref_hidden = _reference(model, params, frozen, drawn)
     scored, sampled = _by_rows(model, score, heads, hidden, tokens, ref_hidden)
-    return self._terms(scored, sampled, batch, rollouts, counts)
+    return self._terms(scored, sampled, batch, rollouts, counts, kl_weight)
 
-  def _terms(self, scored, sampled, batch, rollouts, counts):
+  def _terms(self, scored, sampled, batch, rollouts, counts, kl_weight):
     """The loss from what was scored, [B, 2, C] and three of [B, k, C]."""
     scored = scored[..., : batch.chosen_mask.shape[-1]]
     loss, metrics = _pair_terms(
-      scored, batch, counts, self.method, self.beta, self.label_smoothing
+      scored, batch, counts, self._pair_loss(), self.beta
     )
     if self.sft_coef:
       loss += self.sft_coef * metrics["sft_loss"]
@@ -281,9 +294,39 @@ class PreferenceLoss:
       kl_loss, kl_metrics = _kl_terms(
         *sampled, rollouts, counts, self.estimator, self.samples_per_prompt
       )
-      loss += self.kl_coef * kl_loss
+      loss += kl_weight * kl_loss
       metrics |= kl_metrics
     return loss, metrics | {"loss": loss}
+
+  def _pair_loss(self) -> Callable[..., jax.Array]:
+    """Returns loss(chosen, rejected, batch) -> [B], of log-probs [B]."""
+    beta = {"beta": self.beta}
+    if self.method == "simpo":
+
+      def without_reference(chosen, rejected, batch: PreferenceBatch):
+        return losses.simpo_loss(
+          chosen,
+          rejected,
+          jnp.sum(batch.chosen_mask, axis=-1),
+          jnp.sum(batch.rejected_mask, axis=-1),
+          target_margin=self.target_margin,
+          **beta,
+        )
+
+      return without_reference
+    smoothed = beta | {"label_smoothing": self.label_smoothing}
+    function, kwargs = {
+      "ipo": (losses.ipo_loss, beta),
+      "hinge": (losses.hinge_loss, beta),
+      "chi_po": (losses.chi_po_loss, beta | {"max_margin": self.max_margin}),
+      "robust_dpo": (losses.robust_dpo_loss, smoothed),
+    }.get(self.method, (losses.dpo_loss, smoothed))
+
+    def against_reference(chosen, rejected, batch: PreferenceBatch):
+      reference = (batch.ref_chosen_log_probs, batch.ref_rejected_log_probs)
+      return function(chosen, rejected, *reference, **kwargs)
+
+    return against_reference
 
 
 def _check(method, kl_coef, label_smoothing, estimator) -> None:
@@ -298,27 +341,28 @@ def _check(method, kl_coef, label_smoothing, estimator) -> None:
       f"kl_coef: expected a number > 0 for hypo and >= 0 otherwise, got "
       f"{kl_coef} with method {method!r}"
     )
-  if label_smoothing and method not in ("dpo", "hypo"):
+  if label_smoothing and method not in ("dpo", "robust_dpo", "hypo"):
     raise ValueError(
       f"label_smoothing: expected 0 for {method!r}, got {label_smoothing}"
     )
 
 
-def _pair_terms(scored, batch, counts, method, beta, label_smoothing):
+def _check_margins(method, max_margin, target_margin) -> None:
+  taken = {"chi_po": "max_margin", "simpo": "target_margin"}.get(method)
+  given = {"max_margin": max_margin, "target_margin": target_margin}
+  for name, value in given.items():
+    if (value is not None) != (taken == name):
+      expected = "None" if value is not None else "a number"
+      raise ValueError(
+        f"{name}: expected {expected} for {method!r}, got {value}"
+      )
+
+
+def _pair_terms(scored, batch, counts, pair_loss, beta):
   """Pair loss and metrics from token_log_probs [B, 2, C]."""
   chosen = scoring.sequence_log_probs(scored[:, 0], batch.chosen_mask)
   rejected = scoring.sequence_log_probs(scored[:, 1], batch.rejected_mask)
-  pair_loss = {
-    "ipo": losses.ipo_loss,
-    "hinge": losses.hinge_loss,
-  }.get(method, partial(losses.dpo_loss, label_smoothing=label_smoothing))
-  each = pair_loss(
-    chosen,
-    rejected,
-    batch.ref_chosen_log_probs,
-    batch.ref_rejected_log_probs,
-    beta=beta,
-  )
+  each = pair_loss(chosen, rejected, batch)
 
   def mean(x):
     return jnp.sum(jnp.where(batch.pair_mask, x, 0.0)) / counts.pairs

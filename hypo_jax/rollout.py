@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rollouts of the policy: completions of the batch's prompts, on a mesh.
 
-Completions are drawn at temperature 1 from the whole distribution, so that the
-sampled distribution is the scored one.
+Completions are drawn from the whole distribution, and at temperature 1, so that
+the sampled distribution is the scored one. (PPO alone may draw at another
+temperature; it scores at the same.)
 """
 
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def make_rollout_step(
   eos_token_id: int | tuple[int, ...],
   pad_token_id: int,
   mesh: Mesh,
+  temperature: float = 1.0,
 ) -> Callable[..., Rollouts]:
   """Returns rollout_step(params, prompt_tokens, prompt_mask, keys), jitted.
 
@@ -40,6 +42,7 @@ def make_rollout_step(
     eos_token_id: the token that ends a completion, or several such.
     pad_token_id: fills a completion after its EOS.
     mesh: of `sharding.make_mesh`.
+    temperature: > 0, divides the logits.
   """
   decoding = sharding.rollout_mesh(mesh, model.config.num_kv_heads)
   rows = sharding.rollout_row_sharding(decoding)
@@ -52,6 +55,7 @@ def make_rollout_step(
     eos_token_id=eos_token_id,
     pad_token_id=pad_token_id,
     mesh=mesh,
+    temperature=temperature,
   )
 
   def rollout_step(params, prompt_tokens, prompt_mask, keys) -> Rollouts:
@@ -82,6 +86,7 @@ def make_complete(
   eos_token_id: int | tuple[int, ...],
   pad_token_id: int,
   mesh: Mesh,
+  temperature: float = 1.0,
 ) -> Callable[..., Completions]:
   """Returns complete(params, last, keys_values, prompt_mask, keys).
 
@@ -109,6 +114,7 @@ def make_complete(
       max_new_tokens=max_new_tokens,
       eos_token_id=eos_token_id,
       pad_token_id=pad_token_id,
+      temperature=temperature,
     )
 
   return complete

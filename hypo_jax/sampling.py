@@ -172,8 +172,9 @@ def decode(
   max_new_tokens: int,
   eos_token_id: int | tuple[int, ...],
   pad_token_id: int,
+  temperature: float = 1.0,
 ) -> Completions:
-  """Draws completions of prompts that were run already, at temperature 1.
+  """Draws completions of prompts that were run already.
 
   Args:
     step_fn: (cache, tokens int32 [N], step) -> (logits [N, V], cache); runs the
@@ -185,6 +186,7 @@ def decode(
     max_new_tokens: C >= 1.
     eos_token_id: as in `sample`.
     pad_token_id: as in `sample`.
+    temperature: > 0, divides the logits.
 
   Returns:
     As `sample`, and the same draws.
@@ -192,6 +194,7 @@ def decode(
   Raises:
     ValueError: a shape, dtype, range or count is wrong.
   """
+  _check_distribution(temperature, None, None)
   _check_count("max_new_tokens", max_new_tokens)
   _check_count("samples_per_prompt", samples_per_prompt)
   _check_token_id("pad_token_id", pad_token_id)
@@ -203,7 +206,7 @@ def decode(
   return _decode(
     lambda state: step_fn(state.cache, state.last, state.step - 1),
     _new_state(last, cache, max_new_tokens, pad_token_id),
-    partial(_draw, temperature=1.0, top_k=None, top_p=None),
+    partial(_draw, temperature=temperature, top_k=None, top_p=None),
     _sample_keys(
       key, logits.shape[0] // samples_per_prompt, samples_per_prompt
     ),

@@ -263,3 +263,53 @@ def matched_kl(
       row["difference"], row["stderr"] = mean_and_stderr(hypo - dpo)
     rows.append(row)
   return rows
+
+
+def reliability(margins: np.ndarray, *, num_bins: int = 10) -> dict[str, Any]:
+  """Compares a reward model's certainty with how often it is right.
+
+  A pair with margin m (chosen minus rejected) is called with probability
+  p = sigmoid(|m|), from 0.5 to 1, and rightly where m > 0; a tie is half right.
+
+  Args:
+    margins: float [n], n >= 1.
+    num_bins: bins of p, of equal width.
+
+  Returns:
+    "accuracy" and its standard error "accuracy_stderr", "log_loss" (nats),
+    "calibration_error" (the mean of |p - accuracy| over bins, weighted by
+    pairs) and "bins": a list of {"low", "high", "count", "certainty",
+    "accuracy", "stderr"}, the last three None where a bin is empty.
+
+  Source: expected calibration error as in Guo et al. 2017 (arXiv 1706.04599).
+  """
+  margins = np.asarray(margins, np.float64)
+  if margins.ndim != 1 or not len(margins) or not np.isfinite(margins).all():
+    raise ValueError(
+      "margins: expected finite numbers [n], at least one, got shape "
+      f"{margins.shape} with {int((~np.isfinite(margins)).sum())} not finite"
+    )
+  certainty = 1 / (1 + np.exp(-np.abs(margins)))
+  right = np.where(margins == 0, 0.5, margins > 0)
+  edges = np.linspace(0.5, 1.0, num_bins + 1)
+  place = np.clip(np.digitize(certainty, edges) - 1, 0, num_bins - 1)
+  bins, error = [], 0.0
+  for i, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+    here = place == i
+    row: dict[str, Any] = {"low": float(low), "high": float(high)}
+    row |= {"count": int(here.sum())}
+    row |= dict.fromkeys(("certainty", "accuracy", "stderr"))
+    if here.any():
+      row["certainty"] = float(certainty[here].mean())
+      row["accuracy"], row["stderr"] = mean_and_stderr(right[here])
+      gap = abs(row["certainty"] - row["accuracy"])
+      error += gap * row["count"] / len(margins)
+    bins.append(row)
+  accuracy, stderr = mean_and_stderr(right)
+  return {
+    "accuracy": accuracy,
+    "accuracy_stderr": stderr,
+    "log_loss": float(np.logaddexp(0.0, -margins).mean()),
+    "calibration_error": error,
+    "bins": bins,
+  }

@@ -8,7 +8,7 @@ pairs and rollouts in one prefix-shared row, takes
     mean over pairs of preference_loss + kl_coef * mean over rollouts of kl_loss
       + sft_coef * mean over chosen tokens of -log policy
 
-and updates. DPO, IPO and hinge are the same step with another pair loss;
+and updates. DPO, IPO and others are the same step with another pair loss;
 without kl_coef no rollout is drawn.
 
 It is two calls, `rollout.make_rollout_step` and `make_train_step`, which may
@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from hypo_jax import objective, sharding
+from hypo_jax import losses, objective, sharding
 from hypo_jax.batch import (
   Completions,
   PreferenceBatch,
@@ -60,11 +60,14 @@ class TrainState:
     step: int32 scalar, updates done.
     trainable: nested dict of float32 arrays.
     opt_state: the optimizer's state.
+    kl_coef: float32 scalar, the KL's weight in the next update, where it
+      adapts to a target; else None.
   """
 
   step: jax.Array
   trainable: Params
   opt_state: optax.OptState
+  kl_coef: jax.Array | None = None
 
 
 def make_optimizer(
@@ -107,19 +110,27 @@ def make_optimizer(
 
 
 def new_state(
-  optimizer: optax.GradientTransformation, params: Params
+  optimizer: optax.GradientTransformation,
+  params: Params,
+  *,
+  kl_coef: float | None = None,
 ) -> TrainState:
-  """Returns step 0 of `params`, in float32."""
+  """Returns step 0 of `params`, in float32; kl_coef where it will adapt."""
   trainable = jax.tree.map(lambda x: x.astype(jnp.float32), params)
   step = jnp.zeros((), jnp.int32)
-  return TrainState(step, trainable, optimizer.init(trainable))
+  weight = None if kl_coef is None else jnp.float32(kl_coef)
+  return TrainState(step, trainable, optimizer.init(trainable), weight)
 
 
 def init_state(
-  params: Params, optimizer: optax.GradientTransformation, mesh: Mesh
+  params: Params,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  kl_coef: float | None = None,
 ) -> TrainState:
   """Returns step 0 of `params`, copied (states are donated) and sharded."""
-  make = partial(new_state, optimizer)
+  make = partial(new_state, optimizer, kl_coef=kl_coef)
   shardings = sharding.tree_shardings(mesh, jax.eval_shape(make, params))
   return jax.jit(make, out_shardings=shardings)(params)
 
@@ -128,10 +139,12 @@ def policy_params(trainable: Params, frozen: Params, adapters: bool) -> Params:
   """Returns the policy's parameters; no array is copied.
 
   Args:
-    trainable: the policy's own, or an adapter.
+    trainable: the policy's own, or an adapter; under "policy" where a head is
+      trained beside it.
     frozen: the reference policy's.
     adapters: whether trainable is an adapter over frozen.
   """
+  trainable = trainable.get("policy", trainable)
   return lora.attach(frozen, trainable) if adapters else trainable
 
 
@@ -164,10 +177,10 @@ def make_sft_step(
       loss = -jnp.sum(jnp.where(rows.slot_mask, scored, 0.0)) / num_tokens
       return loss, {"loss": loss}
 
-    gradient, metrics = _accumulate(
+    gradient, metrics = accumulate(
       loss_fn, state.trainable, rows, micro_batch_size, buckets
     )
-    return _update(state, optimizer, gradient, metrics)
+    return update(state, optimizer, gradient, metrics)
 
   return jax.jit(sft_step, donate_argnums=0)
 
@@ -187,6 +200,9 @@ def make_train_step(
   buckets: Sequence[Lengths] = (),
   shared_prompts: bool = True,
   adapters: bool = False,
+  max_margin: float | None = None,
+  target_margin: float | None = None,
+  kl_target: float | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Returns train_step(state, frozen, batch, rollouts) -> (state, metrics).
 
@@ -199,11 +215,12 @@ def make_train_step(
   Args:
     model: see the module docstring.
     optimizer: any optax transformation.
-    method: "dpo", "ipo", "hinge", or "hypo", which is dpo with kl_coef > 0.
+    method: "dpo", "ipo", "hinge", "chi_po", "simpo", "robust_dpo", or "hypo",
+      which is dpo with kl_coef > 0.
     beta: inverse temperature of the pair loss.
     kl_coef: weight of KL(policy || reference) on rollouts, for any method.
     sft_coef: weight of the chosen completions' mean negative log-prob a token.
-    label_smoothing: of dpo and hypo.
+    label_smoothing: of dpo, robust_dpo and hypo.
     estimator: "sequence", "leave_one_out", "to_go" or "rao_blackwell".
     samples_per_prompt: rollouts a prompt.
     micro_batch_size: rows per forward and backward; None for all at once.
@@ -215,9 +232,16 @@ def make_train_step(
     shared_prompts: whether rollouts answer the pairs' own prompts, so that
       both share one row.
     adapters: `state.trainable` is an adapter over `frozen`.
+    max_margin: of chi_po and no other; see `losses.chi_po_loss`.
+    target_margin: of simpo and no other; see `losses.simpo_loss`.
+    kl_target: nats a completion, where the on-policy KL is held: the weight is
+      then the state's kl_coef, which `losses.adapted_kl_coef` moves after each
+      update by the Rao-Blackwell estimate; the argument says only that there is
+      one. None for a fixed kl_coef.
 
   Raises:
-    ValueError: for an unknown method or estimator, or hypo without kl_coef.
+    ValueError: for an unknown method or estimator, hypo without kl_coef, or a
+      coefficient that the method doesn't take.
   """
   loss = objective.PreferenceLoss(
     model=model,
@@ -229,20 +253,27 @@ def make_train_step(
     estimator=estimator,
     samples_per_prompt=samples_per_prompt,
     shared_prompts=shared_prompts,
+    max_margin=max_margin,
+    target_margin=target_margin,
   )
 
   def train_step(state: TrainState, frozen, batch: PreferenceBatch, rollouts):
     counts = objective.count(batch, rollouts)
-    gradient, metrics = _accumulate(
+    gradient, metrics = accumulate(
       lambda trainable, micro: loss.split(
-        policy_params(trainable, frozen, adapters), frozen, *micro, counts
+        policy_params(trainable, frozen, adapters),
+        frozen,
+        *micro,
+        counts,
+        _kl_weight(state, kl_coef, kl_target),
       ),
       state.trainable,
       (batch, rollouts),
       micro_batch_size,
       buckets,
     )
-    return _update(state, optimizer, gradient, metrics)
+    state, metrics = update(state, optimizer, gradient, metrics)
+    return _adapt(state, metrics, kl_target)
 
   return jax.jit(train_step, donate_argnums=0)
 
@@ -260,6 +291,9 @@ def make_fused_step(
   estimator: str = "sequence",
   samples_per_prompt: int = 1,
   adapters: bool = False,
+  max_margin: float | None = None,
+  target_margin: float | None = None,
+  kl_target: float | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics, Rollouts]]:
   """Returns fused_step(state, frozen, batch, keys) -> (state, metrics, drawn).
 
@@ -280,6 +314,9 @@ def make_fused_step(
     estimator: the same.
     samples_per_prompt: the same.
     adapters: the same.
+    max_margin: the same.
+    target_margin: the same.
+    kl_target: the same.
 
   Raises:
     ValueError: for an unknown method or estimator, or without kl_coef.
@@ -296,30 +333,60 @@ def make_fused_step(
     estimator=estimator,
     samples_per_prompt=samples_per_prompt,
     shared_prompts=True,
+    max_margin=max_margin,
+    target_margin=target_margin,
   )
 
   def fused_step(state: TrainState, frozen, batch: PreferenceBatch, keys):
     def loss_fn(trainable):
       params = policy_params(trainable, frozen, adapters)
-      return loss.fused(params, frozen, batch, partial(complete, keys=keys))
+      weight = _kl_weight(state, kl_coef, kl_target)
+      draw = partial(complete, keys=keys)
+      return loss.fused(params, frozen, batch, draw, weight)
 
     gradient, (metrics, rollouts) = jax.grad(loss_fn, has_aux=True)(
       state.trainable
     )
-    state, metrics = _update(state, optimizer, gradient, metrics)
-    return state, metrics, rollouts
+    new, metrics = update(state, optimizer, gradient, metrics)
+    return *_adapt(new, metrics, kl_target), rollouts
 
   return jax.jit(fused_step, donate_argnums=0)
 
 
-def _accumulate(
+def _kl_weight(state: TrainState, kl_coef: float, kl_target: float | None):
+  return kl_coef if kl_target is None else state.kl_coef
+
+
+def _adapt(state: TrainState, metrics: Metrics, kl_target: float | None):
+  """Moves the state's KL weight after an update that used it."""
+  if kl_target is None:
+    return state, metrics
+  moved = losses.adapted_kl_coef(
+    state.kl_coef, metrics["kl_rao_blackwell"], target=kl_target
+  )
+  metrics = metrics | {"kl_coef": state.kl_coef}
+  return dataclasses.replace(state, kl_coef=moved), metrics
+
+
+def accumulate(
   loss_fn,
   params,
   batch,
   micro_batch_size: int | None,
-  buckets: Sequence[Lengths],
+  buckets: Sequence[Lengths] = (),
 ):
-  """Sums gradient and metrics of loss_fn(params, micro) over micro-batches."""
+  """Sums gradient and metrics of loss_fn(params, micro) over micro-batches.
+
+  Args:
+    loss_fn: (params, rows) -> (scalar, metrics), shares of the batch's means.
+    params: what the gradient is taken of.
+    batch: arrays [B, ...].
+    micro_batch_size: a divisor of B; None for all rows at once.
+    buckets: lengths that micro-batches are cut to, the shortest first.
+
+  Returns:
+    gradient and metrics.
+  """
   num_rows = jax.tree.leaves(batch)[0].shape[0]
   size = micro_batch_size or num_rows
   if num_rows % size:
@@ -377,10 +444,19 @@ def _in_buckets(gradient_fn, buckets: Sequence[Lengths]):
   return choose
 
 
-def _update(state: TrainState, optimizer, gradient, metrics):
+def update(
+  state: TrainState,
+  optimizer: optax.GradientTransformation,
+  gradient: Params,
+  metrics: Metrics,
+) -> tuple[TrainState, Metrics]:
+  """Returns the state after one update, and metrics with `grad_norm`."""
   updates, opt_state = optimizer.update(
     gradient, state.opt_state, state.trainable
   )
   trainable = optax.apply_updates(state.trainable, updates)
   metrics = metrics | {"grad_norm": optax.tree.norm(gradient)}
-  return TrainState(state.step + 1, trainable, opt_state), metrics
+  state = dataclasses.replace(
+    state, step=state.step + 1, trainable=trainable, opt_state=opt_state
+  )
+  return state, metrics

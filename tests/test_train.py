@@ -71,14 +71,14 @@ def preference_batch(seed: int = 0) -> PreferenceBatch:
 
 MESH = sharding.make_mesh()
 BATCH = preference_batch()
-ROLLOUT_STEP = rollout.make_rollout_step(
-  MODEL,
-  samples_per_prompt=K,
-  max_new_tokens=C,
-  eos_token_id=1,
-  pad_token_id=0,
-  mesh=MESH,
-)
+DRAWING = {
+  "samples_per_prompt": K,
+  "max_new_tokens": C,
+  "eos_token_id": 1,
+  "pad_token_id": 0,
+  "mesh": MESH,
+}
+ROLLOUT_STEP = rollout.make_rollout_step(MODEL, **DRAWING)
 ROLLOUTS = ROLLOUT_STEP(
   POLICY,
   BATCH.prompt_tokens,
@@ -260,14 +260,7 @@ def test_rollouts_on_their_own_rows_give_the_shared_rows_gradient():
 @pytest.mark.parametrize("estimator", objective.ESTIMATORS)
 def test_the_fused_step_equals_rollouts_then_training(estimator):
   """In rollouts drawn, gradient and metrics."""
-  complete = rollout.make_complete(
-    MODEL,
-    samples_per_prompt=K,
-    max_new_tokens=C,
-    eos_token_id=1,
-    pad_token_id=0,
-    mesh=MESH,
-  )
+  complete = rollout.make_complete(MODEL, **DRAWING)
   settings = SETTINGS | {"estimator": estimator}
   step = train.make_fused_step(MODEL, optax.sgd(1.0), complete, **settings)
   state = train.init_state(POLICY, optax.sgd(1.0), MESH)
@@ -320,19 +313,91 @@ def test_demand_05_an_empty_side_has_no_weight_and_nothing_is_nan():
   assert all(np.isfinite(v) for v in metrics.values())
 
 
-@pytest.mark.parametrize("method", ["dpo", "ipo", "hinge"])
+# What a method takes beyond the settings of all.
+COEFFICIENTS = {
+  "dpo": {},
+  "ipo": {},
+  "hinge": {},
+  "chi_po": {"max_margin": 2.0},
+  "simpo": {"target_margin": 0.5},
+  "robust_dpo": {"label_smoothing": 0.1},
+}
+
+
+@pytest.mark.parametrize("method", COEFFICIENTS)
 def test_every_method_takes_a_kl_term(method):
-  _, plain = one_step(method=method, kl_coef=0.0, rollouts=None)
-  _, metrics = one_step(method=method)
+  own = {"method": method} | COEFFICIENTS[method]
+  _, plain = one_step(**own, kl_coef=0.0, rollouts=None)
+  _, metrics = one_step(**own)
   assert metrics["preference_loss"] == pytest.approx(
     plain["preference_loss"], rel=1e-5
   )
   assert metrics["loss"] != plain["loss"]
 
 
+def test_methods_take_their_own_pair_loss():
+  """Each against the public loss on whole completions, pair 3 left out."""
+  rows, keep = pair_rows(BATCH), BATCH.pair_mask
+  scored = objective.score_rows(MODEL, POLICY, rows)
+  both = jnp.where(rows.slot_mask, scored, 0.0).sum(-1).T
+  reference = BATCH.ref_chosen_log_probs, BATCH.ref_rejected_log_probs
+  lengths = rows.slot_mask.sum(-1).T
+  expected = {
+    "dpo": losses.dpo_loss(*both, *reference, beta=0.3),
+    "ipo": losses.ipo_loss(*both, *reference, beta=0.3),
+    "hinge": losses.hinge_loss(*both, *reference, beta=0.3),
+    "chi_po": losses.chi_po_loss(*both, *reference, beta=0.3, max_margin=2.0),
+    "simpo": losses.simpo_loss(*both, *lengths, beta=0.3, target_margin=0.5),
+    "robust_dpo": losses.robust_dpo_loss(
+      *both, *reference, beta=0.3, label_smoothing=0.1
+    ),
+  }
+  for method, each in expected.items():
+    own = {"method": method} | COEFFICIENTS[method]
+    _, metrics = one_step(**own, kl_coef=0.0, rollouts=None, sft_coef=0.0)
+    np.testing.assert_allclose(
+      metrics["loss"], each[keep].mean(), rtol=1e-5, err_msg=method
+    )
+
+
+def test_a_kl_target_moves_the_weight_that_the_next_update_takes():
+  optimizer = optax.sgd(1.0)
+  step = train.make_train_step(
+    MODEL, optimizer, **SETTINGS | {"kl_coef": 9.0}, kl_target=0.05
+  )
+  # The state's weight counts, not the argument.
+  state = train.init_state(POLICY, optimizer, MESH, kl_coef=0.2)
+  state, metrics = step(state, REFERENCE, BATCH, ROLLOUTS)
+  change = jax.tree.map(lambda x, y: x - y, POLICY, state.trainable)
+  gradient, fixed = one_step()
+  assert_trees_close(change, gradient, atol=2e-6)
+  np.testing.assert_allclose(metrics["loss"], fixed["loss"], rtol=1e-5)
+  np.testing.assert_allclose(metrics["kl_coef"], 0.2, rtol=1e-6)
+  moved = losses.adapted_kl_coef(0.2, fixed["kl_rao_blackwell"], target=0.05)
+  np.testing.assert_allclose(state.kl_coef, moved, rtol=1e-6)
+  assert not np.isclose(moved, 0.2)
+  # The fused schedule does the same.
+  complete = rollout.make_complete(MODEL, **DRAWING)
+  step = train.make_fused_step(
+    MODEL, optimizer, complete, **SETTINGS | {"kl_coef": 9.0}, kl_target=0.05
+  )
+  state = train.init_state(POLICY, optimizer, MESH, kl_coef=0.2)
+  row_keys = keys.row_keys(jax.random.key(7), BATCH.row)
+  state, metrics, _ = step(state, REFERENCE, BATCH, row_keys)
+  np.testing.assert_allclose(metrics["loss"], fixed["loss"], rtol=1e-5)
+  np.testing.assert_allclose(state.kl_coef, moved, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
+    ({"method": "chi_po"}, "max_margin: expected a number for 'chi_po'"),
+    ({"max_margin": 2.0}, "max_margin: expected None for 'hypo', got 2.0"),
+    ({"method": "simpo"}, "target_margin: expected a number for 'simpo'"),
+    (
+      {"method": "dpo", "target_margin": 0.5},
+      "target_margin: expected None for 'dpo', got 0.5",
+    ),
     ({"method": "ppo"}, "method: expected one of"),
     ({"estimator": "k3"}, "estimator: expected one of"),
     ({"kl_coef": 0.0}, "kl_coef: expected a number > 0 for hypo"),

@@ -7,6 +7,7 @@ function of the configuration and of what the stages before left. So a job that
 was killed anywhere goes on where it was, and ends with the same numbers.
 
     checkpoints/sft -> data/*.jsonl -> data/reference_log_probs/
+      -> checkpoints/reward_model, where rewards are learned
       -> checkpoints/<method> -> evaluations/<policy>.json -> report.json, .html
 """
 
@@ -14,6 +15,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from hypo_jax.job import rewards
 from hypo_jax.job.out_of_memory import explained
 from hypo_jax.job.pairs import get_pairs, score_reference
 from hypo_jax.job.results import make_evaluator, measure_all, write_report
@@ -36,6 +38,7 @@ def _run(job: Job) -> dict[str, Any]:
   for warning in job.warnings:
     job.say(f"warning: {warning}")
   check(job)
+  rewards.check(job)
   with job.clock("sft"):
     reference = fine_tune(job)
   with job.clock("pairs"):
@@ -43,6 +46,13 @@ def _run(job: Job) -> dict[str, Any]:
   with job.clock("reference"):
     tables = score_reference(job, reference, pairs)
     evaluator, split = make_evaluator(job, reference, tables, "validation")
+  rewards_of = None
+  if job.config.reward:
+    with job.clock("rewards"):
+      prompts = job.task.prompts.get("rollout") or [
+        record["prompt"] for record in pairs["train"]
+      ]
+      rewards_of = rewards.make_reward_source(job, reference, tables, prompts)
   histories = {}
   for name, settings in job.methods.items():
     with job.clock(name):
@@ -54,6 +64,7 @@ def _run(job: Job) -> dict[str, Any]:
         tables,
         dataclasses.replace(evaluator, beta=settings["beta"]),
         split,
+        rewards_of,
       )
   with job.clock("test"):
     measured = measure_all(job, reference, tables, histories)

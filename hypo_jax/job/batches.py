@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from hypo_jax.data import buckets, pipeline
+from hypo_jax.job.methods import draws
 from hypo_jax.job.setup import Job
 
 Arrays = dict[str, np.ndarray]
@@ -69,7 +70,7 @@ def of_pairs(
   may be. Without `cut`, all micro-batches have the longest lengths.
   """
   pairs = buckets.trim(pairs)
-  samples = job.config.rollout.samples_per_prompt if settings["kl_coef"] else 0
+  samples = job.config.rollout.samples_per_prompt if draws(settings) else 0
   drawn = samples * job.max_new_tokens
   sides = sum(pairs[f"{s}_mask"].sum(axis=1) for s in ("chosen", "rejected"))
   apart = bool(samples and job.config.data.rollout_path)

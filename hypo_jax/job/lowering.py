@@ -21,6 +21,7 @@ from hypo_jax import models, sharding, train
 from hypo_jax.batch import PreferenceBatch, Rollouts
 from hypo_jax.data import reviews, tasks
 from hypo_jax.job import setup, training
+from hypo_jax.job.methods import ONLINE
 from hypo_jax.models import quantized
 
 
@@ -80,6 +81,11 @@ def lower(config: Any, mesh: Mesh) -> Lowered:
   """
   job = _abstract_job(config, mesh)
   settings = job.methods[config.preference.method]
+  if settings["method"] in ONLINE:
+    raise ValueError(
+      "preference.method: expected one that learns from pairs, as --mode=aot "
+      f"lowers no other yet, got {settings['method']!r}"
+    )
   optimizer = training.make_optimizer(settings)
   state = training.abstract_state(job, settings, job.params)
   train_step = training.make_train_step(job, settings, optimizer)

@@ -12,17 +12,26 @@ import numpy as np
 from hypo_jax import evaluate, keys, loop, objective, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch, Rows
 from hypo_jax.checkpoint import Checkpoints, fingerprint
-from hypo_jax.job import batches, work
+from hypo_jax.job import batches, online, work
+from hypo_jax.job.methods import (
+  ONLINE,
+  check_job,
+  initial_kl_coef,
+  updates_per_step,
+)
 from hypo_jax.job.setup import Job
 from hypo_jax.logs import StageLog
 from hypo_jax.models import lora
+from hypo_jax.online import with_value_head
 from hypo_jax.traces import StepTraces, check_steps
 
 
-def _open_log(job: Job, stage: str, num_steps: int, first_step: int):
-  lengths = {"sft": job.config.sft.num_steps} | {
-    name: settings["num_steps"] for name, settings in job.methods.items()
-  }
+def open_log(job: Job, stage: str, num_steps: int, first_step: int):
+  """Opens a stage's log; its steps follow those of the stages before it."""
+  lengths = {"sft": job.config.sft.num_steps}
+  if job.config.reward == "model":
+    lengths["reward_model"] = job.config.reward_model.num_steps
+  lengths |= {n: settings["num_steps"] for n, settings in job.methods.items()}
   before = list(lengths)[: list(lengths).index(stage)]
   return StageLog(
     job.workdir,
@@ -56,6 +65,7 @@ def check(job: Job) -> None:
     ValueError: for settings that a later stage would refuse.
   """
   shapes = jax.eval_shape(lambda: job.params)
+  check_job(job.config, job.methods)
   for settings in job.methods.values():
     check_steps(
       job.config.profile.steps, settings["num_steps"], "profile.steps"
@@ -78,12 +88,13 @@ def restore_reference(job: Job) -> Any:
       f"workdir: expected a finished fine-tuning in {checkpoints.directory}; "
       "run --mode=train first"
     )
-  target = _abstract(job, _sft_optimizer(job), job.params, "sft")
+  start = jax.eval_shape(lambda: start_params(job, job.params, "sft"))
+  target = _abstract(job, _sft_optimizer(job), start)
   state, _ = checkpoints.restore(target, job.config.sft.num_steps)
   return _fine_tuned(job, state.trainable)
 
 
-def _start(job: Job, params: Any, stage: str) -> Any:
+def start_params(job: Job, params: Any, stage: str) -> Any:
   """Returns what a stage trains: the parameters, or a new adapter on them."""
   config = job.config.lora
   if not (job.sft_adapters if stage == "sft" else job.adapters):
@@ -149,11 +160,11 @@ def fine_tune(job: Job) -> Any:
   checkpoints = _sft_checkpoints(job)
   state, _ = loop.run_stage(
     "sft",
-    train.init_state(_start(job, job.params, "sft"), optimizer, job.mesh),
+    train.init_state(start_params(job, job.params, "sft"), optimizer, job.mesh),
     update,
     num_steps=config.num_steps,
     checkpoints=checkpoints,
-    open_log=partial(_open_log, job, "sft", config.num_steps),
+    open_log=partial(open_log, job, "sft", config.num_steps),
     tokens_per_step=config.batch_size * length,
     seconds_at_peak=work.seconds_at_peak(job, lambda: work.sft_flops(job)),
     checkpoint_every=job.config.checkpoint.every_steps,
@@ -194,12 +205,16 @@ def train_method(
   tables: dict[str, dict[str, np.ndarray]],
   evaluator: evaluate.Evaluator,
   split: evaluate.Split,
+  rewards_of: online.RewardSource | None = None,
 ) -> list[dict[str, Any]]:
-  """Trains one method from the reference; returns its history."""
+  """Trains one method from the reference; returns its history.
+
+  `rewards_of` is needed by the methods in `methods.ONLINE` alone.
+  """
   optimizer = make_optimizer(settings)
-  stage = batches.of_pairs(
-    job, settings, tables["train"], cut=not fuses(job, settings)
-  )
+  # Steps of online methods have one length, as fused ones do.
+  whole = fuses(job, settings) or settings["method"] in ONLINE
+  stage = batches.of_pairs(job, settings, tables["train"], cut=not whole)
   job.say(f"{name}: {stage.buckets}")
   fused_step = None
   if fuses(job, settings):
@@ -211,10 +226,11 @@ def train_method(
     reference,
     stage,
     fused_step=fused_step,
+    rewards_of=rewards_of,
   )
-  samples = job.config.rollout.samples_per_prompt if settings["kl_coef"] else 0
   tokens_per_step = settings["batch_size"] * (
-    job.tokens.prompt_length + (2 + samples) * job.tokens.completion_length
+    job.tokens.prompt_length
+    + _completions_a_prompt(job, settings) * job.tokens.completion_length
   )
   key = job.key("evaluate", "validation")
 
@@ -224,7 +240,12 @@ def train_method(
     tokens = int(state.step) * tokens_per_step
     return {"tokens": tokens, "pair_fit": -entry["pair_loss"]} | entry
 
-  start = train.init_state(_start(job, reference, name), optimizer, job.mesh)
+  start = train.init_state(
+    _method_params(job, settings, reference, name),
+    optimizer,
+    job.mesh,
+    kl_coef=initial_kl_coef(settings),
+  )
   job.say(
     f"{name}: state {_megabytes(start)} (trained {_megabytes(start.trainable)})"
     f", frozen {_megabytes(reference)}"
@@ -236,12 +257,10 @@ def train_method(
     update,
     num_steps=settings["num_steps"],
     checkpoints=checkpoints,
-    open_log=partial(_open_log, job, name, settings["num_steps"]),
+    open_log=partial(open_log, job, name, settings["num_steps"]),
     traces=StepTraces(job.workdir / "profile" / name, job.config.profile.steps),
     tokens_per_step=tokens_per_step,
-    seconds_at_peak=work.seconds_at_peak(
-      job, lambda: step_flops(job, settings, reference)
-    ),
+    seconds_at_peak=_seconds_at_peak(job, settings, reference),
     evaluate=job.watch(f"evaluating {name}", measure),
     evaluate_at=evaluation_steps(job, settings["num_steps"]),
     checkpoint_every=job.config.checkpoint.every_steps,
@@ -258,21 +277,52 @@ def step_flops(job: Job, settings: dict[str, Any], reference: Any) -> float:
   return work.method_flops(job, settings, make_rollout_step(job), params)
 
 
+def _seconds_at_peak(job: Job, settings: dict[str, Any], reference: Any):
+  """Returns a step's seconds at the peak, or None where that isn't known."""
+  if settings["method"] in ONLINE:
+    return None
+  return work.seconds_at_peak(job, lambda: step_flops(job, settings, reference))
+
+
+def _completions_a_prompt(job: Job, settings: dict[str, Any]) -> int:
+  """Returns the slots of a row: pair and rollouts, where there are any."""
+  samples = job.config.rollout.samples_per_prompt
+  if settings["method"] in ONLINE:
+    return samples
+  return 2 + samples if settings["kl_coef"] else 2
+
+
+def _method_params(job: Job, settings: dict[str, Any], reference, name: str):
+  """Returns what a method trains from its first step on."""
+  params = start_params(job, reference, name)
+  if settings["method"] != "ppo":
+    return params
+  return with_value_head(params, job.model.config.width)
+
+
 def make_optimizer(settings: dict[str, Any]):
-  """Returns a method's optimizer."""
-  names = ("learning_rate", "num_steps", "schedule", "warmup_steps")
-  names += ("max_grad_norm", "weight_decay")
-  return train.make_optimizer(**{name: settings[name] for name in names})
+  """Returns a method's optimizer; its schedule counts the optimizer's steps."""
+  names = ("learning_rate", "schedule", "max_grad_norm", "weight_decay")
+  updates = updates_per_step(settings)
+  return train.make_optimizer(
+    **{name: settings[name] for name in names},
+    num_steps=settings["num_steps"] * updates,
+    warmup_steps=settings["warmup_steps"] * updates,
+  )
 
 
 def abstract_state(job: Job, settings: dict[str, Any], reference: Any):
   """Returns shapes and shardings of a method's TrainState."""
-  return _abstract(job, make_optimizer(settings), reference, "preference")
+  start = jax.eval_shape(
+    lambda: _method_params(job, settings, reference, "preference")
+  )
+  optimizer = make_optimizer(settings)
+  return _abstract(job, optimizer, start, kl_coef=initial_kl_coef(settings))
 
 
-def _abstract(job: Job, optimizer, params, stage: str):
-  start = jax.eval_shape(lambda: _start(job, params, stage))
-  state = jax.eval_shape(partial(train.new_state, optimizer), start)
+def _abstract(job: Job, optimizer, start, **kwargs):
+  make = partial(train.new_state, optimizer, **kwargs)
+  state = jax.eval_shape(make, start)
   laid = sharding.tree_shardings(job.mesh, state)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, laid
@@ -297,8 +347,11 @@ def make_train_step(
     baseline_over: rollouts of a prompt that serve as each other's baseline;
       None for all of them, 1 for none.
   """
+  if settings["method"] in ONLINE:
+    return online.make_step(job, settings, optimizer)
   names = ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
-  names += ("estimator", "micro_batch_size")
+  names += ("estimator", "micro_batch_size", "max_margin", "target_margin")
+  names += ("kl_target",)
   return train.make_train_step(
     job.model.with_rows(sharding.row_sharding(job.mesh)),
     optimizer,
@@ -310,9 +363,11 @@ def make_train_step(
   )
 
 
-def make_rollout_step(job: Job):
+def make_rollout_step(job: Job, *, temperature: float = 1.0):
   """Returns what draws rollouts; see `rollout.make_rollout_step`."""
-  return rollout.make_rollout_step(job.model, **_drawing(job))
+  return rollout.make_rollout_step(
+    job.model, **_drawing(job), temperature=temperature
+  )
 
 
 def _drawing(job: Job) -> dict[str, Any]:
@@ -336,6 +391,7 @@ def fuses(job: Job, settings: dict[str, Any]) -> bool:
   """
   return bool(
     settings["kl_coef"]
+    and settings["method"] not in ONLINE
     and job.config.rollout.every_steps == 1
     and not job.config.data.rollout_path
     and settings["micro_batch_size"] == settings["batch_size"]
@@ -347,7 +403,7 @@ def make_fused_step(job: Job, settings: dict[str, Any], optimizer):
   """Returns a method's step that draws its rollouts; see `fuses`."""
   model = job.model.with_rows(sharding.row_sharding(job.mesh))
   names = ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
-  names += ("estimator",)
+  names += ("estimator", "max_margin", "target_margin", "kl_target")
   return train.make_fused_step(
     model,
     optimizer,
@@ -385,6 +441,7 @@ def make_update(
   stage: batches.Batches,
   *,
   fused_step: Callable[..., Any] | None = None,
+  rewards_of: online.RewardSource | None = None,
 ) -> Callable[..., Any]:
   """Returns update(state, step, timer): rollouts where due, then the step.
 
@@ -395,15 +452,22 @@ def make_update(
     reference: the reference policy's parameters.
     stage: the method's batches.
     fused_step: of `make_fused_step`, which then does the work of both.
+    rewards_of: what the methods in `methods.ONLINE` learn from.
   """
   config = job.config.rollout
-  rollout_step = make_rollout_step(job)
-  reference_step = make_reference_step(job, settings)
+  temperature = settings["temperature"] or 1.0  # PPO's alone.
+  rollout_step = make_rollout_step(job, temperature=temperature)
   # Each by the names of what it is given, should memory run out.
-  name, given = f"{settings['method']}'s step", ("state", "reference", "batch")
-  train_step = job.watch(name, train_step, *given, "rollouts")
+  name, given = f"{settings['method']}'s step", ("state", "reference")
+  given += {
+    "ppo": ("rollouts", "rewards", "key"),
+    "rloo": ("rollouts", "rewards"),
+    "grpo": ("rollouts", "rewards"),
+  }.get(settings["method"], ("batch", "rollouts"))
+  train_step = job.watch(name, train_step, *given)
   if fused_step is not None:
-    fused_step = job.watch(name, fused_step, *given, "keys")
+    given = ("state", "reference", "batch", "keys")
+    fused_step = job.watch(name, fused_step, *given)
   given = ("policy", "prompt_tokens", "prompt_mask", "keys")
   rollout_step = job.watch("drawing rollouts", rollout_step, *given)
   key = job.key("preference", "rollout")
@@ -415,14 +479,20 @@ def make_update(
     prompt, mask, row = sharding.global_rows(
       job.mesh, tuple(batch[name] for name in names)
     )
-    return rollout_step(params, prompt, mask, keys_at(step, row))
+    return rollout_step(params, prompt, mask, keys_at(step, row)), row
 
   def keys_at(step: int, row):
     return keys.row_keys(jax.random.fold_in(key, step), row)
 
+  if settings["method"] in ONLINE:
+    return online.make_update(
+      job, settings, train_step, reference, draw, rewards_of
+    )
+  reference_step = make_reference_step(job, settings)
+
   def draw_ahead(params, step: int):
     until = min(step + config.every_steps, settings["num_steps"])
-    return {s: draw(params, s) for s in range(step, until)}
+    return {s: draw(params, s)[0] for s in range(step, until)}
 
   def pairs_at(step: int) -> PreferenceBatch:
     return sharding.global_rows(
@@ -446,7 +516,7 @@ def make_update(
   def fused_update(state, step, timer):
     batch = timer("data", lambda: pairs_at(step))
     params = train.policy_params(state.trainable, reference, job.adapters)
-    rollouts = timer.alone("rollout", "train", lambda: draw(params, step))
+    rollouts = timer.alone("rollout", "train", lambda: draw(params, step)[0])
     timer.alone(
       "reference", "train", lambda: reference_step(reference, rollouts.rows)
     )

@@ -105,6 +105,17 @@ class Model:
     )
     return predicting(last, slots)
 
+  def row_states(self, params: Params, rows: Rows) -> jax.Array:
+    """Returns [B, S, C + 1, D], the hidden states after 0 to C slot tokens.
+
+    `row_hidden` and one more: what the last slot token leaves behind.
+    """
+    last, slots = self.bind(params).row_forward(
+      rows.prompt_tokens, rows.prompt_mask, rows.slot_tokens, rows.slot_mask
+    )
+    last = jnp.broadcast_to(last[:, None], slots[:, :, :1].shape)
+    return jnp.concatenate([last, slots], axis=2)
+
   def output_embedding(self, params: Params) -> jax.Array:
     """Returns [D, V]."""
     return self.bind(params).output_embedding()

@@ -12,7 +12,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 NOT_AVAILABLE = "n/a"
-_NAMES = {"hypo": "HyPO", "dpo": "DPO", "ipo": "IPO"}
+_NAMES = {
+  "hypo": "HyPO",
+  "dpo": "DPO",
+  "ipo": "IPO",
+  "chi_po": "chi-PO",
+  "simpo": "SimPO",
+  "robust_dpo": "robust DPO",
+  "ppo": "PPO",
+  "rloo": "RLOO",
+  "grpo": "GRPO",
+  "online_dpo": "online DPO",
+}
 
 
 def finite(value: Any) -> float | None:

@@ -1,0 +1,142 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which settings a method has, their defaults, and what is refused."""
+
+from typing import Any
+
+# Settings of `config.online` by method, with their defaults. PPO's are those of
+# the summarize-from-feedback recipe (Huang et al. 2024, arXiv 2403.17031) but
+# for the temperature, there 0.7: at 1 the penalised KL is the policies' own.
+DEFAULTS: dict[str, dict[str, Any]] = {
+  "ppo": {
+    "epochs": 4,
+    "num_minibatches": 1,
+    "clip_range": 0.2,
+    "value_clip_range": 0.2,
+    "value_coef": 0.1,
+    "gae_lambda": 0.95,
+    "discount": 1.0,
+    "whiten_rewards": False,
+    "whiten_advantages": True,
+    "temperature": 1.0,
+    "no_eos_reward": -1.0,
+  },
+  "rloo": {"no_eos_reward": None},
+  # Shao et al. 2024 (arXiv 2402.03300).
+  "grpo": {
+    "scale_by_std": True,
+    "scale_by_length": True,
+    "no_eos_reward": None,
+  },
+  "online_dpo": {"no_eos_reward": None},
+}
+ONLINE = tuple(DEFAULTS)
+# Of `config.preference`, what these have no use for, and what says so.
+_UNUSED = {"sft_coef": 0.0, "max_margin": None, "target_margin": None}
+_NO_PAIRS = {"label_smoothing": 0.0} | _UNUSED
+
+
+def resolved(settings: dict[str, Any]) -> dict[str, Any]:
+  """Returns a method's settings, its own defaults in place of None.
+
+  Args:
+    settings: `config.preference` and `config.online` in one, with the method's
+      overrides.
+
+  Raises:
+    ValueError: for a setting that the method does not have.
+  """
+  method = settings["method"]
+  own = DEFAULTS.get(method, {})
+  for name in {n for defaults in DEFAULTS.values() for n in defaults}:
+    if name not in own and settings[name] is not None:
+      takers = [m for m, defaults in DEFAULTS.items() if name in defaults]
+      raise ValueError(
+        f"online.{name}: expected no value for {method!r}, it is a setting of "
+        f"{', '.join(takers)}, got {settings[name]}"
+      )
+  _check_preference(settings)
+  chosen = {n: v for n, v in settings.items() if n in own and v is not None}
+  return settings | own | chosen
+
+
+def _check_preference(settings: dict[str, Any]) -> None:
+  method, kl_coef = settings["method"], settings["kl_coef"]
+  unused = {}
+  if method in ONLINE:
+    unused = _UNUSED | {"kl_coef": 0.0} if method == "online_dpo" else _NO_PAIRS
+  for name, nothing in unused.items():
+    if settings[name] != nothing:
+      raise ValueError(
+        f"preference.{name}: expected {nothing} for {method!r}, got "
+        f"{settings[name]}"
+      )
+  target = settings["kl_target"]
+  if target is not None and not (target > 0 and kl_coef > 0):
+    raise ValueError(
+      "preference.kl_target: expected a number > 0 and a kl_coef > 0 to begin "
+      f"with, got {target} and kl_coef {kl_coef} for {method!r}"
+    )
+
+
+def initial_kl_coef(settings: dict[str, Any]) -> float | None:
+  """Returns the KL's first weight where it adapts to a target, else None."""
+  return None if settings["kl_target"] is None else settings["kl_coef"]
+
+
+def draws(settings: dict[str, Any]) -> bool:
+  """Whether a method takes rollouts."""
+  return bool(settings["kl_coef"]) or settings["method"] in ONLINE
+
+
+def updates_per_step(settings: dict[str, Any]) -> int:
+  """Returns the optimizer's updates in one step of the method."""
+  if settings["method"] != "ppo":
+    return 1
+  return settings["epochs"] * settings["num_minibatches"]
+
+
+def check_job(config: Any, methods: dict[str, dict[str, Any]]) -> None:
+  """Refuses what the methods of a job can't do with its other settings.
+
+  Args:
+    config: the job's.
+    methods: resolved settings by method.
+
+  Raises:
+    ValueError: naming the setting.
+  """
+  learners = [m for m, s in methods.items() if s["method"] in ONLINE]
+  if bool(learners) != bool(config.reward):
+    expected = "judge, model or module:function" if learners else "no value"
+    who = ", ".join(learners) or "methods that learn from no rewards"
+    raise ValueError(
+      f"reward: expected {expected} for {who}, got {config.reward!r}"
+    )
+  if config.reward_retries < 0:
+    raise ValueError(
+      f"reward_retries: expected at least 0, got {config.reward_retries}"
+    )
+  if learners and config.rollout.every_steps != 1:
+    raise ValueError(
+      f"rollout.every_steps: expected 1 for {', '.join(learners)}, which learn "
+      f"from what they drew themselves, got {config.rollout.every_steps}"
+    )
+  for settings in methods.values():
+    if settings["method"] == "ppo":
+      _check_minibatches(settings)
+
+
+def _check_minibatches(settings: dict[str, Any]) -> None:
+  parts, size = settings["num_minibatches"], settings["batch_size"]
+  if parts < 1 or size % parts:
+    raise ValueError(
+      f"online.num_minibatches: expected a divisor of preference.batch_size = "
+      f"{size}, got {parts}"
+    )
+  micro = min(settings["micro_batch_size"], size // parts)
+  if (size // parts) % micro:
+    raise ValueError(
+      f"preference.micro_batch_size: expected a divisor of a minibatch's "
+      f"{size // parts} prompts, got {micro}"
+    )

@@ -1,0 +1,187 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where a job's rewards come from, and the stage of a learned one."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from hypo_jax import (
+  evaluate,
+  loop,
+  reward_model,
+  rewards,
+  sharding,
+  statistics,
+  train,
+)
+from hypo_jax.batch import PreferenceBatch, Rollouts
+from hypo_jax.checkpoint import Checkpoints, fingerprint, write_json
+from hypo_jax.data import pipeline
+from hypo_jax.job import online, training
+from hypo_jax.job.setup import Job
+
+Tables = dict[str, dict[str, np.ndarray]]
+
+
+def check(job: Job) -> None:
+  """Raises ValueError where `config.reward` names nothing that there is."""
+  if job.config.reward not in ("", "model"):
+    _text_function(job)
+
+
+def make_reward_source(
+  job: Job, reference: Any, tables: Tables, prompts: Sequence[Any]
+) -> online.RewardSource:
+  """Returns what gives rollouts their rewards, as `config.reward` names it.
+
+  A learned model is trained first, or restored; every process gets all rewards.
+
+  Args:
+    job: the job.
+    reference: the reference policy's parameters.
+    tables: pairs by split.
+    prompts: those that rollouts answer, by row.
+
+  Raises:
+    ValueError: for a name that stands for nothing, or a model that collapsed.
+  """
+  if job.config.reward == "model":
+    params = train_reward_model(job, reference, tables)
+    model = job.model.with_rows(sharding.row_sharding(job.mesh))
+    score = jax.jit(partial(reward_model.completion_rewards, model))
+    return lambda rollouts, row: score(params, rollouts.rows)
+  return partial(_from_texts, job, prompts, _text_function(job))
+
+
+def _text_function(job: Job) -> rewards.RewardFunction:
+  if job.config.reward != "judge":
+    return rewards.load(job.config.reward)
+  judge = job.task.judge
+  if judge is None:
+    raise ValueError(
+      "reward: expected model or module:function for data without a judge, got "
+      "'judge'"
+    )
+
+  def gold(prompts, completions):
+    return [
+      judge(*pair).reward for pair in zip(prompts, completions, strict=True)
+    ]
+
+  return gold
+
+
+def _from_texts(job: Job, prompts, function, rollouts: Rollouts, row):
+  """Rewards of completions as text, given on the first process."""
+  rows = rollouts.rows
+  tokens, mask, row = sharding.gather((rows.slot_tokens, rows.slot_mask, row))
+  shape = tokens.shape[:2]
+  given = np.zeros(shape, np.float32)
+  if job.leader:
+    samples = statistics.PolicySamples(tokens, mask, None, None)
+    texts = evaluate.decode(job.tokens.tokenizer, samples)
+    given = rewards.call(
+      function,
+      [prompts[r] for r in row for _ in range(shape[1])],
+      [text for group in texts for text in group],
+      retries=job.config.reward_retries,
+    ).reshape(shape)
+  if jax.process_count() > 1:
+    given = multihost_utils.broadcast_one_to_all(given)
+  return sharding.put_rows(job.mesh, given)
+
+
+def train_reward_model(job: Job, reference: Any, tables: Tables) -> Any:
+  """Fits the pairs, or restores what did; returns centred parameters.
+
+  Writes evaluations/reward_model.json: how often, and how surely, it is right
+  on held-out pairs.
+
+  Raises:
+    ValueError: if it gives every completion the same reward.
+  """
+  config = job.config.reward_model
+  optimizer = train.make_optimizer(
+    learning_rate=config.learning_rate, num_steps=config.num_steps
+  )
+  model = job.model.with_rows(sharding.row_sharding(job.mesh))
+  step = reward_model.make_reward_step(
+    model,
+    optimizer,
+    margin=config.margin,
+    micro_batch_size=min(
+      config.batch_size, job.config.preference.micro_batch_size
+    ),
+    adapters=job.adapters,
+  )
+  frozen = reference if job.adapters else None
+  batch_at = pipeline.make_batches(
+    tables["train"],
+    batch_size=config.batch_size,
+    seed=job.config.seed,
+    stage="reward_model",
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+  def update(state, number, timer):
+    batch = PreferenceBatch(**batch_at(number))
+    batch = sharding.global_rows(job.mesh, batch)
+    return timer("train", lambda: step(state, frozen, batch))
+
+  start = reward_model.start(
+    training.start_params(job, reference, "reward_model"),
+    model.config.width,
+    job.key("reward_model", "head"),
+  )
+  checkpoints = Checkpoints(
+    job.workdir / "checkpoints" / "reward_model",
+    keep=1,
+    frozen=fingerprint(reference),
+  )
+  length = job.tokens.prompt_length + 2 * job.tokens.completion_length
+  state, _ = loop.run_stage(
+    "reward_model",
+    train.init_state(start, optimizer, job.mesh),
+    update,
+    num_steps=config.num_steps,
+    checkpoints=checkpoints,
+    open_log=partial(training.open_log, job, "reward_model", config.num_steps),
+    tokens_per_step=config.batch_size * length,
+    checkpoint_every=job.config.checkpoint.every_steps,
+  )
+  checkpoints.close()
+  return _measured(job, model, state.trainable, reference, tables)
+
+
+def _measured(job: Job, model, trainable, reference, tables: Tables) -> Any:
+  """Centres the model on the training pairs; measures it on the others."""
+  params = reward_model.whole(trainable, reference, job.adapters)
+  scorer = reward_model.make_pair_scorer(
+    model, batch_size=job.config.preference.batch_size, mesh=job.mesh
+  )
+  seen = scorer(params, tables["train"])[tables["train"]["pair_mask"]]
+  reward_model.check_spread(seen)
+  params = reward_model.centred(params, float(seen.mean()))
+  result = {"mean_before_centring": float(seen.mean())}
+  result["std"] = float(seen.std())
+  for split in ("validation", "test"):
+    pairs = tables[split]
+    scored = scorer(params, pairs)[pairs["pair_mask"]]
+    result[split] = statistics.reliability(scored[:, 0] - scored[:, 1])
+  held_out = result["validation"]
+  job.say(
+    f"reward model: {held_out['accuracy']:.3f} ± "
+    f"{held_out['accuracy_stderr']:.3f} of validation pairs right, calibration "
+    f"error {held_out['calibration_error']:.3f}"
+  )
+  path = job.workdir / "evaluations" / "reward_model.json"
+  if job.leader:
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, result)
+  return params

@@ -1,0 +1,137 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which settings a method takes: defaults, and what is refused by name."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import hypo
+from hypo_jax.job import methods
+
+
+def settings(method, **overrides):
+  config = hypo.get_config()
+  plain = {"kl_coef": 0.0 if method == "online_dpo" else 0.05}
+  main = config.preference.to_dict() | config.online.to_dict() | plain
+  return main | {"method": method} | overrides
+
+
+@pytest.mark.parametrize("method", methods.ONLINE)
+def test_a_method_gets_its_own_defaults(method):
+  found = methods.resolved(settings(method))
+  for name, value in methods.DEFAULTS[method].items():
+    assert found[name] == value, name
+  others = set(hypo.get_config().online) - set(methods.DEFAULTS[method])
+  assert all(found[name] is None for name in others)
+
+
+def test_every_setting_of_a_method_can_be_configured():
+  known = {n for defaults in methods.DEFAULTS.values() for n in defaults}
+  assert known == set(hypo.get_config().online)
+
+
+def test_a_value_takes_the_defaults_place_even_if_it_is_false():
+  found = methods.resolved(settings("ppo", epochs=2, whiten_advantages=False))
+  assert found["epochs"] == 2 and found["whiten_advantages"] is False
+  assert methods.updates_per_step(found) == 2
+  assert methods.updates_per_step(methods.resolved(settings("rloo"))) == 1
+
+
+@pytest.mark.parametrize(
+  ("method", "overrides", "message"),
+  [
+    ("rloo", {"epochs": 2}, "online.epochs: expected no value for 'rloo'.*ppo"),
+    ("grpo", {"temperature": 0.7}, "online.temperature: expected no value"),
+    ("ppo", {"scale_by_std": True}, "online.scale_by_std: .*'ppo'.* of grpo"),
+    (
+      "hypo",
+      {"no_eos_reward": -1.0},
+      "online.no_eos_reward: expected no",
+    ),
+    (
+      "rloo",
+      {"label_smoothing": 0.1},
+      "preference.label_smoothing: expected",
+    ),
+    ("ppo", {"sft_coef": 0.1}, "preference.sft_coef: expected 0.0 for 'ppo'"),
+    ("grpo", {"max_margin": 1.0}, "preference.max_margin: expected None"),
+    ("online_dpo", {"kl_coef": 0.1}, "preference.kl_coef: expected 0.0 for"),
+    (
+      "dpo",
+      {"kl_coef": 0.0, "kl_target": 3.0},
+      "preference.kl_target: expected",
+    ),
+    (
+      "hypo",
+      {"kl_target": -1.0},
+      "preference.kl_target: expected a",
+    ),
+  ],
+)
+def test_what_a_method_has_no_use_for_is_refused(method, overrides, message):
+  with pytest.raises(ValueError, match=message):
+    methods.resolved(settings(method, **overrides))
+
+
+def check(method, change, **overrides):
+  config = hypo.get_config()
+  config.reward = "judge"
+  change(config)
+  methods.check_job(
+    config, {method: methods.resolved(settings(method, **overrides))}
+  )
+
+
+@pytest.mark.parametrize(
+  ("method", "change", "overrides", "message"),
+  [
+    (
+      "ppo",
+      lambda c: c.update(reward=""),
+      {},
+      "reward: expected judge, model or module:function for ppo, got ''",
+    ),
+    (
+      "hypo",
+      lambda c: None,
+      {},
+      "reward: expected no value for methods that learn from no rewards",
+    ),
+    (
+      "rloo",
+      lambda c: c.rollout.update(every_steps=2),
+      {},
+      "rollout.every_steps: expected 1 for rloo.*got 2",
+    ),
+    (
+      "rloo",
+      lambda c: c.update(reward_retries=-1),
+      {},
+      "reward_retries: expected at least 0, got -1",
+    ),
+    (
+      "ppo",
+      lambda c: None,
+      {"num_minibatches": 3},
+      "online.num_minibatches: expected a divisor of .* = 64, got 3",
+    ),
+    (
+      "ppo",
+      lambda c: None,
+      {"num_minibatches": 2, "micro_batch_size": 24},
+      "preference.micro_batch_size: expected a divisor of a minibatch's 32",
+    ),
+  ],
+)
+def test_what_does_not_fit_the_job_is_refused(
+  method, change, overrides, message
+):
+  with pytest.raises(ValueError, match=message):
+    check(method, change, **overrides)
+
+
+def test_what_fits_is_let_through():
+  check("ppo", lambda c: None, num_minibatches=2, micro_batch_size=16)
+  config = hypo.get_config()
+  methods.check_job(config, {"hypo": methods.resolved(settings("hypo"))})
+  assert isinstance(config.online, ConfigDict)

@@ -1,0 +1,390 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Steps of methods that learn from rewards of their own rollouts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hypo_jax import (
+  keys,
+  losses,
+  objective,
+  online,
+  policy_gradient,
+  ppo,
+  rollout,
+  sharding,
+  train,
+)
+from hypo_jax.batch import Rollouts, Rows
+from hypo_jax.checkpoint import Checkpoints, abstract
+from hypo_jax.models import Model, TransformerConfig, lora, scalar_head
+
+B, P, C, K, V = 8, 4, 5, 2, 17
+CONFIG = TransformerConfig(
+  vocab_size=V,
+  num_layers=1,
+  width=16,
+  num_heads=2,
+  num_kv_heads=1,
+  head_dim=8,
+  mlp_width=24,
+  max_positions=32,
+)
+MODEL = Model(CONFIG)
+REFERENCE = MODEL.init(jax.random.key(0))
+POLICY = jax.tree.map(
+  lambda x, y: x + 0.2 * y, REFERENCE, MODEL.init(jax.random.key(1))
+)
+MESH = sharding.make_mesh()
+RNG = np.random.default_rng(0)
+PROMPTS = jnp.asarray(RNG.integers(2, V, (B, P)), jnp.int32)
+PROMPT_MASK = jnp.asarray(np.arange(P) >= RNG.integers(0, P, B)[:, None])
+REWARDS = jnp.asarray(RNG.normal(size=(B, K)), jnp.float32)
+KEY = jax.random.key(9)
+
+
+def draw(params=POLICY, *, temperature=1.0) -> Rollouts:
+  step = rollout.make_rollout_step(
+    MODEL,
+    samples_per_prompt=K,
+    max_new_tokens=C,
+    eos_token_id=1,
+    pad_token_id=0,
+    mesh=MESH,
+    temperature=temperature,
+  )
+  row_keys = keys.row_keys(jax.random.key(7), jnp.arange(B))
+  return step(params, PROMPTS, PROMPT_MASK, row_keys)
+
+
+ROLLOUTS = draw()
+PPO = {
+  "kl_coef": 0.3,
+  "epochs": 1,
+  "num_minibatches": 1,
+  "clip_range": 0.2,
+  "value_clip_range": 0.2,
+  "value_coef": 0.1,
+  "gae_lambda": 0.95,
+  "discount": 1.0,
+  "whiten_rewards": False,
+  "whiten_advantages": True,
+}
+WITH_HEAD = online.with_value_head(POLICY, CONFIG.width)
+WITH_HEAD["value_head"] = scalar_head.init(CONFIG.width, jax.random.key(2))
+
+
+def flat(x):
+  return x.reshape(-1, x.shape[-1])
+
+
+def change(make_step, start, *arguments, kl_coef=None, rate=1.0):
+  """Minus the parameters' change (SGD), the new state and metrics."""
+  optimizer = optax.sgd(rate)
+  state = train.init_state(start, optimizer, MESH, kl_coef=kl_coef)
+  state, metrics = make_step(optimizer)(state, *arguments)
+  moved = jax.tree.map(lambda x, y: x - y, start, state.trainable)
+  return jax.device_get(moved), state, jax.device_get(metrics)
+
+
+def assert_trees_close(first, second, **tolerance):
+  for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+    np.testing.assert_allclose(a, b, **tolerance)
+
+
+def reinforce(method, *, rollouts=ROLLOUTS, rewards=REWARDS, **settings):
+  settings = {"kl_coef": 0.3, "samples_per_prompt": K} | settings
+  if method == "grpo":
+    settings = {"scale_by_std": True, "scale_by_length": True} | settings
+
+  def make(optimizer):
+    return online.make_policy_gradient_step(
+      MODEL, optimizer, method=method, **settings
+    )
+
+  start_coef = settings["kl_coef"] if settings.get("kl_target") else None
+  return change(make, POLICY, REFERENCE, rollouts, rewards, kl_coef=start_coef)
+
+
+def proximal(*, rollouts=ROLLOUTS, rewards=REWARDS, rate=1.0, **settings):
+  def make(optimizer):
+    return online.make_ppo_step(MODEL, optimizer, **PPO | settings)
+
+  start_coef = PPO["kl_coef"] if settings.get("kl_target") else None
+  arguments = (REFERENCE, rollouts, rewards, KEY)
+  return change(make, WITH_HEAD, *arguments, kl_coef=start_coef, rate=rate)
+
+
+# RLOO and GRPO.
+
+
+@pytest.mark.parametrize(
+  ("method", "loss"),
+  [
+    ("rloo", policy_gradient.rloo_loss),
+    ("grpo", policy_gradient.grpo_loss),
+  ],
+)
+def test_the_step_takes_the_gradient_of_the_public_loss(method, loss):
+  def mean(params):
+    rows = ROLLOUTS.rows
+    return loss(
+      flat(objective.score_rows(MODEL, params, rows)),
+      flat(objective.score_rows(MODEL, REFERENCE, rows)),
+      REWARDS.reshape(-1),
+      flat(rows.slot_mask),
+      kl_coef=0.3,
+      samples_per_prompt=K,
+    ).loss.mean()
+
+  expected = jax.grad(mean)(POLICY)
+  gradient, state, metrics = reinforce(method)
+  assert_trees_close(gradient, expected, atol=2e-6)
+  assert int(state.step) == 1 and metrics["sampler_gap"] < 1e-5
+  np.testing.assert_allclose(metrics["rollout_reward"], REWARDS.mean())
+  small, _, small_metrics = reinforce(method, micro_batch_size=2)
+  assert_trees_close(small, expected, atol=2e-6)
+  for name, value in metrics.items():
+    np.testing.assert_allclose(
+      small_metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name
+    )
+
+
+def test_grpos_scalings_reach_the_loss():
+  plain = reinforce("grpo", scale_by_std=False, scale_by_length=False)[0]
+  rloo = reinforce("rloo")[0]
+  # Without scaling it is (k - 1) / k of RLOO.
+  half = jax.tree.map(lambda x: x * (K - 1) / K, rloo)
+  assert_trees_close(plain, half, atol=2e-6)
+  for name in ("scale_by_std", "scale_by_length"):
+    scaled = reinforce("grpo", **{"scale_by_std": False} | {name: True})[0]
+    gap = max(
+      np.abs(a - b).max()
+      for a, b in zip(
+        jax.tree.leaves(scaled), jax.tree.leaves(plain), strict=True
+      )
+    )
+    assert gap > 1e-3, name
+
+
+def test_only_an_adapter_is_trained_over_a_frozen_reference():
+  model = Model(dataclasses.replace(CONFIG, adapter_scale=2.0))
+  adapter = lora.init(REFERENCE, jax.random.key(3), rank=2)
+
+  def make(optimizer):
+    return online.make_policy_gradient_step(
+      model,
+      optimizer,
+      method="rloo",
+      kl_coef=0.3,
+      samples_per_prompt=K,
+      adapters=True,
+    )
+
+  rollouts = draw(REFERENCE)
+  gradient, _, metrics = change(make, adapter, REFERENCE, rollouts, REWARDS)
+  np.testing.assert_allclose(metrics["kl"], 0.0, atol=1e-5)
+  assert any(np.abs(x).max() > 1e-4 for x in jax.tree.leaves(gradient))
+
+
+# PPO.
+
+
+def test_an_unclipped_ppo_step_is_the_policy_gradient_of_token_rewards():
+  rows, mask = ROLLOUTS.rows, flat(ROLLOUTS.rows.slot_mask)
+  head = WITH_HEAD["value_head"]
+  values = flat(scalar_head.apply(head, MODEL.row_hidden(POLICY, rows)))
+  rewards = ppo.token_rewards(
+    REWARDS.reshape(-1),
+    flat(objective.score_rows(MODEL, POLICY, rows)),
+    flat(objective.score_rows(MODEL, REFERENCE, rows)),
+    mask,
+    kl_coef=0.3,
+  )
+  advantages, returns = ppo.gae(
+    rewards, values, mask, discount=1.0, gae_lambda=0.95
+  )
+
+  def loss(trainable):
+    hidden = MODEL.row_hidden(trainable["policy"], rows)
+    scored = flat(objective.score_rows(MODEL, trainable["policy"], rows))
+    values = flat(scalar_head.apply(trainable["value_head"], hidden))
+    value_loss = 0.5 * jnp.where(mask, values - returns, 0.0) ** 2
+    policy_loss = -jnp.where(mask, scored * advantages, 0.0)
+    return (policy_loss.sum() + 0.1 * value_loss.sum()) / mask.sum()
+
+  expected = jax.grad(loss)(WITH_HEAD)
+  gradient, state, metrics = proximal(whiten_advantages=False)
+  assert_trees_close(gradient, expected, atol=2e-6)
+  assert int(state.step) == 1 and metrics["clipped"] == 0
+  small, _, small_metrics = proximal(
+    whiten_advantages=False, micro_batch_size=2
+  )
+  assert_trees_close(small, expected, atol=2e-6)
+  for name, value in metrics.items():
+    np.testing.assert_allclose(
+      small_metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name
+    )
+
+
+def test_epochs_of_minibatches_update_often_and_clip():
+  optimizer = optax.adam(0.03)
+  step = online.make_ppo_step(
+    MODEL, optimizer, **PPO | {"epochs": 3, "num_minibatches": 2}
+  )
+  state = train.init_state(WITH_HEAD, optimizer, MESH)
+  state, metrics = step(state, REFERENCE, ROLLOUTS, REWARDS, KEY)
+  assert int(state.step) == 1
+  assert int(state.opt_state[0].count) == 6
+  assert 0 < metrics["clipped"] < 1 and 0 < metrics["value_clipped"] < 1
+
+
+def test_minibatches_cover_a_draw_in_a_new_order_each_epoch():
+  from hypo_jax.online import proximal as module
+
+  order = np.asarray(module._minibatches(B, 3, 4, KEY)).reshape(3, B)
+  np.testing.assert_array_equal(np.sort(order, axis=1), [np.arange(B)] * 3)
+  assert (order[0] != order[1]).any() and (order[1] != order[2]).any()
+
+
+def test_both_policies_are_scored_at_the_temperature_that_drew():
+  rollouts = draw(temperature=0.7)
+  _, _, metrics = proximal(rollouts=rollouts, temperature=0.7)
+  assert metrics["sampler_gap"] < 1e-5 and "kl" not in metrics
+  _, _, wrong = proximal(rollouts=rollouts)
+  assert wrong["sampler_gap"] > 0.1 and "kl_tempered" not in wrong
+
+  def tempered(params):
+    hidden = MODEL.row_hidden(params, rollouts.rows)
+    logits = hidden @ MODEL.output_embedding(params) / 0.7
+    scored = jnp.take_along_axis(
+      jax.nn.log_softmax(logits), rollouts.rows.slot_tokens[..., None], axis=-1
+    )[..., 0]
+    return jnp.where(rollouts.rows.slot_mask, scored, 0.0).sum(-1).mean()
+
+  np.testing.assert_allclose(
+    metrics["kl_tempered"], tempered(POLICY) - tempered(REFERENCE), rtol=1e-4
+  )
+
+
+def test_the_value_head_learns_a_constant_reward():
+  optimizer = optax.adam(0.02)
+  settings = {"kl_coef": 0.0, "epochs": 4, "value_clip_range": 10.0}
+  settings |= {"value_coef": 1.0, "whiten_advantages": False}
+  step = online.make_ppo_step(MODEL, optimizer, **PPO | settings)
+  start = online.with_value_head(POLICY, CONFIG.width)
+  state = train.init_state(start, optimizer, MESH)
+  first = None
+  for i in range(15):
+    rewards = jnp.full((B, K), 0.8)
+    key = jax.random.fold_in(KEY, i)
+    state, metrics = step(state, REFERENCE, ROLLOUTS, rewards, key)
+    first = metrics["value_loss"] if first is None else first
+  assert metrics["value_loss"] < 0.05 * first
+
+
+def test_a_policy_with_a_value_head_is_the_policy():
+  assert train.policy_params(WITH_HEAD, None, False) is POLICY
+  adapter = {"policy": {"layers": {}}, "value_head": {}}
+  attached = train.policy_params(adapter, REFERENCE, True)
+  assert attached["adapters"] == {"layers": {}}
+
+
+# Online DPO.
+
+
+def test_the_best_and_the_worst_rollout_make_the_pair():
+  rng = np.random.default_rng(4)
+  tokens = rng.integers(2, V, (4, 3, C))
+  lengths = np.array([[5, 2, 3], [1, 4, 5], [2, 2, 2], [3, 0, 4]])
+  mask = np.arange(C) < lengths[..., None]
+  rows = Rows(*map(jnp.asarray, (PROMPTS[:4], PROMPT_MASK[:4], tokens, mask)))
+  rollouts = Rollouts(rows, jnp.zeros(mask.shape))
+  rewards = jnp.array(
+    [[0.1, 0.9, -0.5], [1.0, 1.0, 0.0], [0.3, 0.3, 0.3], [0.5, -1.0, 0.0]]
+  )
+  label = online.make_labeller(MODEL, samples_per_prompt=3)
+  batch = label(REFERENCE, rollouts, rewards, jnp.arange(4, dtype=jnp.int32))
+  chosen, rejected = [1, 0, 0, 0], [2, 2, 0, 1]
+  at = np.arange(4)
+  np.testing.assert_array_equal(batch.chosen_tokens, tokens[at, chosen])
+  np.testing.assert_array_equal(batch.rejected_tokens, tokens[at, rejected])
+  np.testing.assert_array_equal(batch.chosen_mask, mask[at, chosen])
+  np.testing.assert_array_equal(batch.rejected_mask, mask[at, rejected])
+  # The third is a tie, the fourth's rejected side is empty.
+  np.testing.assert_array_equal(batch.pair_mask, [True, True, False, False])
+  scored = objective.score_rows(MODEL, REFERENCE, rows)
+  whole = jnp.where(rows.slot_mask, scored, 0.0).sum(-1)
+  np.testing.assert_allclose(
+    batch.ref_chosen_log_probs, whole[at, np.array(chosen)], atol=1e-5
+  )
+  np.testing.assert_allclose(
+    batch.ref_rejected_log_probs, whole[at, np.array(rejected)], atol=1e-5
+  )
+
+
+# The KL's weight.
+
+
+@pytest.mark.parametrize("run", [lambda **k: reinforce("rloo", **k), proximal])
+def test_the_kl_coefficient_moves_with_the_measured_kl(run):
+  _, state, metrics = run(kl_target=0.01)
+  expected = losses.adapted_kl_coef(0.3, metrics["kl"], target=0.01)
+  np.testing.assert_allclose(state.kl_coef, expected, rtol=1e-6)
+  np.testing.assert_allclose(metrics["kl_coef"], 0.3, rtol=1e-6)
+  assert run()[1].kl_coef is None
+
+
+@pytest.mark.parametrize("kl_coef", [None, 0.3])
+def test_a_checkpoint_holds_the_kl_coefficient(tmp_path, kl_coef):
+  state = train.init_state(WITH_HEAD, optax.adam(0.1), MESH, kl_coef=kl_coef)
+  checkpoints = Checkpoints(tmp_path, keep=1, frozen="none")
+  checkpoints.save(state, [])
+  restored, _ = checkpoints.restore(abstract(state), 0)
+  checkpoints.close()
+  jax.tree.map(np.testing.assert_array_equal, state, restored)
+
+
+# Rewards of what did not end, and wrong settings.
+
+
+def test_completions_without_eos_get_the_stand_in():
+  ended = np.asarray(
+    ((ROLLOUTS.rows.slot_tokens == 1) & ROLLOUTS.rows.slot_mask).any(-1)
+  )
+  assert ended.any() and not ended.all()
+  finish = online.make_reward_finisher((1,), -3.0)
+  np.testing.assert_array_equal(
+    finish(ROLLOUTS, REWARDS), np.where(ended, REWARDS, -3.0)
+  )
+  keep = online.make_reward_finisher((1,), None)
+  assert keep(ROLLOUTS, REWARDS) is REWARDS
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (
+      lambda: reinforce("rloo", samples_per_prompt=1),
+      "samples_per_prompt: expected at least 2.*for 'rloo', got 1",
+    ),
+    (
+      lambda: online.make_labeller(MODEL, samples_per_prompt=1),
+      "samples_per_prompt: expected at least 2.*for 'online_dpo', got 1",
+    ),
+    (lambda: reinforce("dpo"), "method: expected 'rloo' or 'grpo', got 'dpo'"),
+    (
+      lambda: proximal(num_minibatches=3),
+      "num_minibatches: expected a divisor of the 8 prompts, got 3",
+    ),
+  ],
+)
+def test_wrong_settings_are_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
