@@ -107,11 +107,12 @@ def _of_program(
   function: Any, names: tuple[str, ...], arguments: tuple
 ) -> list[str]:
   """Returns what a program takes on a device, and its largest arrays."""
-  named = dict(zip(names, arguments, strict=True))
-  given = memory.largest_arguments(named, _SHOWN)
+  given: tuple[Buffer, ...] = ()
   made: tuple[Buffer, ...] = ()
   lines = []
   try:
+    named = dict(zip(names, arguments, strict=True))
+    given = memory.largest_arguments(named, _SHOWN)
     traced = function.trace(*arguments)
     made = memory.largest_made(
       traced.jaxpr, arguments, jax.device_count(), _SHOWN
@@ -124,8 +125,8 @@ def _of_program(
     )
     # How often a loop runs changes no array's size.
     made = compiled.read(done.as_text(), while_trips=1).buffers[:_SHOWN]
-  except (jax.errors.JaxRuntimeError, MemoryError, ValueError, KeyError):
-    pass  # Nothing may be left to compile with; what is known is said.
+  except Exception:
+    pass  # Nothing may be left to compile with: what is known by now is said.
   for title, buffers in (("given", given), ("made", made)):
     if buffers:
       lines.append(f"  largest {title}:")
