@@ -28,6 +28,7 @@ LAYERS = {
   "data": 1,
   "models": 1,
   "sampling": 1,
+  "coverage": 1,
   "statistics": 1,
   "objective": 2,
   "rollout": 2,
