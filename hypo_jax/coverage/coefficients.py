@@ -10,10 +10,10 @@ reference in its place one gets another number. x / 0 is inf for x > 0, and
 0 / 0 is 0: what no policy says need not be covered.
 
 The paper's claim is that offline contrastive methods need a finite global
-coefficient to find the optimal policy, and online RL a finite local one. The two come apart where mu leaves something out. If the reference never
-says it either (mu = reference), no policy at a finite KL does: the local
-coefficient is finite, the global one is not. If the reference may say it, both
-are infinite.
+coefficient to find the optimal policy, and online RL a finite local one. The
+two come apart where mu leaves something out. If the reference never says it
+either (mu = reference), no policy at a finite KL does: the local coefficient is
+finite, the global one is not. If the reference may say it, both are infinite.
 
 Leading axes are prompts or problems; a coefficient over prompts is the largest.
 """
