@@ -8,9 +8,10 @@ any other is worth the mean of its tokens:
 
     r = 4 * (mean worth in [-1, 1], or -1 if the rule is broken)
 
-A policy is a table of bigrams, so completions share parameters, and the optimum
-over all policies is not quite in the class. The reference keeps to the rule
-with probability 0.95 a transition. Pairs are two draws from its 15 likeliest
+A policy is a table of logits by prefix, which can be any distribution, or by
+previous token, where completions share parameters and the optimum over all
+policies is not quite in the class. The reference, the same in both, keeps to
+the rule with probability 0.95 a transition. Pairs are two draws from its 15 likeliest
 completions, all within the rule; a share eps of the pairs is drawn evenly from
 all 125 instead, labelled by the same judge. With that share coverage is bought:
 at eps = 0 no pair says anything of what breaks the rule.
@@ -36,7 +37,7 @@ class World(NamedTuple):
   """The language, its reference and its judge.
 
   Attributes:
-    tree: M completions; the policy's table is [VOCABULARY + 1, VOCABULARY].
+    tree: M completions; the policy's table is [num_states, VOCABULARY].
     reference: float64 table of logits.
     log_probs: float64 [M], the reference's, nats.
     rewards: float64 [M], in [-4, 4].
@@ -52,8 +53,12 @@ class World(NamedTuple):
   seen: np.ndarray
 
 
-def make_world() -> World:
-  """Returns the world; nothing in it is random."""
+def make_world(*, tabular: bool) -> World:
+  """Returns the world; nothing in it is random.
+
+  Args:
+    tabular: whether the policy's states are prefixes; else previous tokens.
+  """
   tree = trees.bigram_tree(VOCABULARY, DEPTH)
   allowed = np.ones((VOCABULARY + 1, VOCABULARY), bool)
   for token in range(VOCABULARY):
@@ -71,6 +76,12 @@ def make_world() -> World:
   reference = np.log(share * inside + (1 - share) * outside)
   with jax.enable_x64():
     log_probs = np.asarray(trees.log_probs(tree, reference))
+  if tabular:
+    full = trees.full_tree(VOCABULARY, DEPTH)
+    # Every prefix gets the row of its last token; equal ones are overwritten.
+    table = np.zeros((full.num_states, VOCABULARY))
+    table[full.states] = reference[tree.states]
+    tree, reference = full, table
   order = np.argsort(-np.where(kept, log_probs, -np.inf), kind="stable")
   seen = np.zeros(len(kept), bool)
   seen[order[:SEEN]] = True
