@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-# An interval halved so often is as short as float64 can tell, unless its root
-# is many orders of magnitude below its ends.
-_STEPS = 200
+# About 60 halvings reach neighbouring numbers, more where the root is orders of
+# magnitude below the ends.
+_MOST = 1100
 
 
 def bisect(
@@ -27,8 +27,10 @@ def bisect(
   low, high = np.broadcast_arrays(
     np.asarray(low, np.float64), np.asarray(high, np.float64)
   )
-  for _ in range(_STEPS):
+  for _ in range(_MOST):
     middle = low + (high - low) / 2
+    if ((middle <= low) | (middle >= high)).all():
+      break
     below = ~(function(middle) >= 0)
     low, high = np.where(below, middle, low), np.where(below, high, middle)
   return high

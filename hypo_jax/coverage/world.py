@@ -11,10 +11,10 @@ any other is worth the mean of its tokens:
 A policy is a table of logits by prefix, which can be any distribution, or by
 previous token, where completions share parameters and the optimum over all
 policies is not quite in the class. The reference, the same in both, keeps to
-the rule with probability 0.95 a transition. Pairs are two draws from its 15 likeliest
-completions, all within the rule; a share eps of the pairs is drawn evenly from
-all 125 instead, labelled by the same judge. With that share coverage is bought:
-at eps = 0 no pair says anything of what breaks the rule.
+the rule with probability 0.95 a transition. Pairs are two draws from its 15
+likeliest completions, all within the rule; a share eps of the pairs is drawn
+evenly from all 125 instead, labelled by the same judge. With that share
+coverage is bought: at eps = 0 no pair says anything of what breaks the rule.
 
 All sizes are our choice.
 """

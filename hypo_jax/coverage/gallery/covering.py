@@ -13,7 +13,7 @@ from hypo_jax.coverage.coefficients import (
   global_coefficient,
   local_coefficient,
 )
-from hypo_jax.coverage.gallery.drawing import line
+from hypo_jax.coverage.gallery.drawing import line, log_ticks
 from hypo_jax.report.canvas import Plot, legend, marker, render, style_axes
 from hypo_jax.report.elements import Table
 from hypo_jax.report.formatting import number
@@ -54,6 +54,7 @@ def jump() -> Plot:
       10.0**e for e in ((-12, -6, -2) if narrow else (-12, -10, -8, -6, -4, -2))
     ]
     axes.set_xticks(ticks, ["0"] + [f"{t:.0e}" for t in ticks[1:]])
+    log_ticks(axes.yaxis, 7)
     axes.minorticks_off()
     axes.axvspan(zero * 8, 1e-12 / 8, color=light("panel"), zorder=0)
     handles = [line(s, f"KL ≤ {r:g} nats") for r, s in radii.items()]
@@ -103,6 +104,7 @@ def kl_by_method() -> Plot:
       optimum.kl_bound(1.0, beta=_BETA), color=light("other1"), lw=1, ls="--"
     )
     axes.set_ylim(bottom=0)
+    log_ticks(axes.xaxis, 4 if narrow else 7)
     handles = [line(style, name) for name, (style, _) in curves.items()]
     handles.append(line("other1", "2R / beta", ls="--"))
     legend(figure, handles, 1 if narrow else 4)
@@ -131,7 +133,7 @@ def _pair_kl() -> float:
 
 def learned_reward() -> Plot:
   """What online RL loses to a learned reward that is wrong on the third."""
-  guess = np.linspace(-1, 1, 201)
+  guess = np.linspace(-1, 3, 201)
   settings = {
     "A: the reference never says it": (_beside(0.0), "other1"),
     "B: the reference says it at 0.05": (_beside(0.05), "dpo"),
@@ -146,7 +148,7 @@ def learned_reward() -> Plot:
     best = optimum.optimal_value(reference, _REWARDS, beta=beta)
     value = optimum.objective(policy, reference, _REWARDS, beta=beta)
     lost[name], kl[name] = best - value, optimum.kl(policy, reference)
-  bound = optimum.kl_bound(1.0, beta=beta)
+  bound = optimum.kl_bound(guess.max(), beta=beta)
 
   def draw(figure: Any, narrow: bool) -> None:
     upper, lower = figure.subplots(2, sharex=True)
@@ -169,9 +171,10 @@ def learned_reward() -> Plot:
     "arbitrary on the third, whose true reward is −1 (beta 0.1). In A, the "
     "paper's setting, pairs come from the reference, which never says the "
     "third: the policy can't say it either, and nothing is lost. In B the "
-    "pairs merely omit it: the policy stays in its ball of "
-    f"{bound:g} nats, and may be as wrong as the learned reward. Local "
-    "coverage protects online RL in A and not in B; in B it bounds the KL."
+    "pairs merely omit it: the policy stays in its ball (2R / beta is "
+    f"{bound:g} nats at the right end, where R = 3), and may be as wrong as "
+    "the learned reward. Local coverage protects online RL in A; in B both "
+    "coefficients are infinite, and only the KL is bounded."
   )
   return render("settings", title, alt, reading, draw, heights=(4.8, 4.9))
 

@@ -24,3 +24,12 @@ def region_label(axes: Any, x: float, y: float, text: str, style: str) -> None:
     fontsize=9,
     color=light(style),
   )
+
+
+def log_ticks(axis: Any, at_most: int) -> None:
+  """Puts plain numbers on a logarithmic axis: plots here parse no formulas."""
+  from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+  axis.set_major_locator(LogLocator(numticks=at_most))
+  axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+  axis.set_minor_locator(NullLocator())

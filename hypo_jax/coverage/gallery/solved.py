@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import logit
 
 from hypo_jax.coverage import minimisers, optimum
-from hypo_jax.coverage.gallery.drawing import line, region_label
+from hypo_jax.coverage.gallery.drawing import line, log_ticks, region_label
 from hypo_jax.report.canvas import Plot, legend, marker, render, style_axes
 from hypo_jax.report.formatting import number
 from hypo_jax.report.style import light
@@ -38,6 +38,8 @@ def ball() -> Plot:
     dots = {"color": light("hypo"), "alpha": 0.5, "markersize": 2.5}
     axes.loglog(x, np.maximum(kl, 1e-3), ".", **dots)
     axes.set_ylim(bottom=3e-3)
+    log_ticks(axes.xaxis, 4)
+    log_ticks(axes.yaxis, 6)
     handles = [
       line("muted", "bound 2R / beta", ls="--"),
       line("other1", "largest possible"),
@@ -134,6 +136,7 @@ def path() -> Plot:
       )
       lower.axhline(pair.kl(limit), color=light(style), lw=1, ls="--")
     upper.axhline(1, color=light("muted"), lw=1, ls="--")
+    log_ticks(lower.xaxis, 6)
     handles = [line(style, name) for name, _, style in shown]
     handles.append(line("muted", "nearest minimiser of DPO", ls="--"))
     legend(figure, handles, 1 if narrow else 3)
@@ -204,9 +207,12 @@ def deterministic() -> Plot:
       loss = pair.hypo_loss(h, coef)
       upper.loglog(h, loss, color=light(style), lw=1.8)
       upper.axhline(coef * pair.kl(np.inf), color=light(style), lw=0.9, ls="--")
+    log_ticks(upper.xaxis, 6)
+    log_ticks(upper.yaxis, 4)
     style_axes(lower, "kl_coef", "KL of the infimum, nats")
     kl = np.array([m.kl for m in best])
     lower.semilogx(grid, kl, color=light("hypo"), lw=1.8)
+    log_ticks(lower.xaxis, 6)
     bound = -np.log(0.05)
     lower.axhline(bound, color=light("dpo"), lw=1.2, ls="--")
     region_label(lower, 2e-3, bound, "DPO: up to −log reference", "dpo")
