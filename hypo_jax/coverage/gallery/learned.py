@@ -102,7 +102,7 @@ def draws() -> Plot:
   alt = f"{title}. Without correlation: {numbers}."
   reading = (
     f"Shares of {count:,} random tabular problems, by the exact condition "
-    "(beta 1, reward and log reference of the seen completions standard normal). "
+    "(beta 1, reward and log reference of the seen completions N(0, 1)). "
     "Unseen mass grows where the reference's favourites are worth less: the "
     "seen logits move with sum zero, and pushing down a likely completion "
     "frees more mass than lifting a rare one takes. Without correlation it "
@@ -357,5 +357,6 @@ def _language_reading(gaps: _Gaps) -> str:
     "pairs: its term bounds the KL and is no substitute for labels. A bigram "
     "policy shares parameters: it does better on few even pairs, is best at a "
     f"share of {_SHARES[least]:g}, and DPO's optimum in it is another one: "
-    f"climbing J in the same class leaves a gap of {number(gaps.bigram_online, 2)}."
+    "climbing J in the same class leaves a gap of "
+    f"{number(gaps.bigram_online, 2)}."
   )
