@@ -13,7 +13,7 @@ reference. Coverage is *being lost* at an evaluation when both hold:
 and *lost since* the first evaluation of the last unbroken stretch of such ones
 that goes on to the end: what came back is not held against a run. The first
 condition alone fires on rare but harmless words, the second on a policy that
-moved far within what the pairs cover.
+moved far within what the pairs cover. A KL that is not finite is a loss.
 
 `collapse` is what the monitor is judged by, and may see rewards.
 """
@@ -77,16 +77,17 @@ def verdict(
     kl_limit: nats a sequence, > 0.
 
   Raises:
-    ValueError: history is empty, out of order, or holds a nan.
+    ValueError: history is empty, out of order, or an outside share is nan.
   """
   _check(history)
   start = history[0].outside
   losing = [
-    e.kl > kl_limit and e.outside - start > outside_rise for e in history
+    not np.isfinite(e.kl)
+    or (e.kl > kl_limit and e.outside - start > outside_rise)
+    for e in history[1:]
   ]
-  # The start is the reference's own share, so it never counts.
   first = len(history)
-  while losing[first - 1]:
+  while first > 1 and losing[first - 2]:
     first -= 1
   if first == len(history):
     return Verdict(None, None, _kept(history))
@@ -151,5 +152,5 @@ def _check(history: Sequence[Diagnostics]) -> None:
   if any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
     raise ValueError(f"history: expected rising steps, got {steps}")
   for entry in history:
-    if np.isnan(entry.kl) or np.isnan(entry.outside):
-      raise ValueError(f"history: expected no nan, got {entry}")
+    if np.isnan(entry.outside):
+      raise ValueError(f"history: expected a share outside, got {entry}")
