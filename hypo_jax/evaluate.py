@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 
 from hypo_jax import keys, objective, scoring, sharding, statistics
 from hypo_jax.batch import PreferenceBatch, cut_lengths, pair_rows
-from hypo_jax.coverage import support
+from hypo_jax.coverage import monitor, support
 from hypo_jax.data import buckets
 from hypo_jax.rollout import make_rollout_step
 from hypo_jax.statistics import Judged, PolicySamples
@@ -217,6 +217,18 @@ def describe_coverage(
     "outside_support": support.outside_share(offline, tokens, mask),
     "effective_sample_share": share,
   }
+
+
+def coverage_verdict(history: list[dict[str, Any]]) -> str:
+  """Returns the monitor's line on a history, without name or reward."""
+  return monitor.verdict(
+    [
+      monitor.Diagnostics(
+        e["step"], e["kl_rao_blackwell"], e["outside_support"]
+      )
+      for e in history
+    ]
+  ).text
 
 
 @dataclasses.dataclass(frozen=True)

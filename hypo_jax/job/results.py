@@ -16,7 +16,6 @@ from hypo_jax.job.setup import Job
 from hypo_jax.job.training import (
   abstract_state,
   best_field,
-  coverage_verdict,
   preference_checkpoints,
 )
 
@@ -185,7 +184,7 @@ def write_report(
     policies[method] = entry(method) | {
       "history": [_public(e) for e in history],
       "best": entry(f"{method} best"),
-      "coverage_verdict": coverage_verdict(history),
+      "coverage_verdict": evaluate.coverage_verdict(history),
     }
     if f"{method} best_pair_loss" in measured:
       best = entry(f"{method} best_pair_loss")

@@ -12,7 +12,6 @@ import numpy as np
 from hypo_jax import evaluate, keys, loop, objective, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch, Rows
 from hypo_jax.checkpoint import Checkpoints, fingerprint
-from hypo_jax.coverage import monitor
 from hypo_jax.job import batches, work
 from hypo_jax.job.setup import Job
 from hypo_jax.logs import StageLog
@@ -249,7 +248,7 @@ def train_method(
     draw_every=job.config.rollout.every_steps if settings["kl_coef"] else 1,
   )
   checkpoints.close()
-  job.say(f"{name}: {coverage_verdict(history)}")
+  job.say(f"{name}: {evaluate.coverage_verdict(history)}")
   return history
 
 
@@ -258,18 +257,6 @@ def step_flops(job: Job, settings: dict[str, Any], reference: Any) -> float:
   state = abstract_state(job, settings, reference)
   params = train.policy_params(state.trainable, reference, job.adapters)
   return work.method_flops(job, settings, make_rollout_step(job), params)
-
-
-def coverage_verdict(history: list[dict[str, Any]]) -> str:
-  """Returns the monitor's line on a method's history; it sees no reward."""
-  return monitor.verdict(
-    [
-      monitor.Diagnostics(
-        e["step"], e["kl_rao_blackwell"], e["outside_support"]
-      )
-      for e in history
-    ]
-  ).text
 
 
 def make_optimizer(settings: dict[str, Any]):
