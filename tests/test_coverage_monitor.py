@@ -72,6 +72,8 @@ def test_offline_completions_are_inside_and_a_strange_token_counts_once():
   assert outside(offline, [[5, 9, 7, 1]]) == [[False, True, False, False]]
   # 7 begins no completion; 7 -> 8 is not said either.
   assert outside(offline, [[7, 8]]) == [[True, True]]
+  # An id far beyond the offline ones is taken for no other n-gram.
+  assert outside([[1, 2]], [[12]], order=2) == [[True]]
   # Two tokens before tell apart what one doesn't.
   assert outside([[1, 2, 3], [4, 2, 5]], [[1, 2, 5]], order=2) == [[False] * 3]
   assert outside([[1, 2, 3], [4, 2, 5]], [[1, 2, 5]], order=3) == [

@@ -164,7 +164,6 @@ def largest_mass(mass: np.ndarray, kl_radius: np.ndarray) -> np.ndarray:
     return rel_entr(a, inside) + rel_entr(1 - a, 1 - inside) - radius
 
   root = bisect(excess, inside, np.ones_like(inside))
-  root = np.where(-np.log(inside) <= radius, 1.0, root)
   return np.where((q > 0) & (q < 1), root, q)
 
 
