@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from hypo_jax.coverage.gallery import covering, learned, solved
+from hypo_jax.coverage.gallery import covering, language, learned, solved
 from hypo_jax.report.canvas import Plot
 from hypo_jax.report.elements import (
   Table,
@@ -145,7 +145,7 @@ _CHAPTERS = (
       _alone(learned.example),
       _alone(learned.draws),
       _spread,
-      _alone(learned.language),
+      _alone(language.language),
     ),
   ),
 )
