@@ -31,6 +31,7 @@ LAYERS = {
   "policy_gradient": 1,
   "ppo": 2,
   "sampling": 1,
+  "coverage": 1,
   "statistics": 1,
   "objective": 2,
   "rollout": 2,

@@ -120,6 +120,13 @@ def test_the_job_leaves_its_report_and_says_what_came_out(undisturbed):
     assert steps == [0, 5, 10, 12]
     assert abs(policies[name]["history"][0]["kl"]) < 1e-4
     assert policies[name]["best"]["step"] in steps
+    verdict = policies[name]["coverage_verdict"]
+    assert verdict.startswith("coverage is") and f"{name}: {verdict}" in output
+    for entry in policies[name]["history"]:
+      assert 0 <= entry["outside_support"] < 1
+      assert 0 < entry["effective_sample_share"] <= 1
+    start = policies[name]["history"][0]
+    assert start["effective_sample_share"] == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.slow

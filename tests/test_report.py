@@ -151,6 +151,7 @@ def test_terminal_summary_has_a_row_for_each_checkpoint():
   assert ("DPO", "final", "400") in starts
   assert ("DPO", "best pair loss", "100") in starts
   assert ("HyPO", "best, final", "400") in starts
+  assert "DPO: coverage is being lost since step 40: raise kl_coef" in text
   assert "Time: 5 min 18 s." in text  # 41.2 + 7.5 + 66.0 + 203.4 = 318.1 s
 
 

@@ -96,6 +96,8 @@ def test_the_page_shows_every_part(written):
   parts = {"frontier", "kl", "rewards", "coverage", "matched", "policies"}
   assert parts | {"samples", "speed", "run"} <= set(checker.ids)
   assert "HyPO is ahead at a KL of 2 nats" in text
+  assert "DPO: coverage is being lost since step 40: raise kl_coef" in text
+  assert "HyPO: coverage is kept up to step 400." in text
   assert "4 more prompts" in text
   assert "preference.learning_rate" in text
   assert "jax 0.10.2" in text

@@ -72,6 +72,7 @@ def make_evaluator(
     pairs=pairs,
     ref_pair_log_probs=np.stack(ref_log_probs, axis=1),
     ref_judged=judged,
+    offline=evaluate.offline_support(tables["train"]),
   )
 
 
@@ -183,6 +184,7 @@ def write_report(
     policies[method] = entry(method) | {
       "history": [_public(e) for e in history],
       "best": entry(f"{method} best"),
+      "coverage_verdict": evaluate.coverage_verdict(history),
     }
     if f"{method} best_pair_loss" in measured:
       best = entry(f"{method} best_pair_loss")

@@ -267,6 +267,7 @@ def train_method(
     draw_every=job.config.rollout.every_steps if settings["kl_coef"] else 1,
   )
   checkpoints.close()
+  job.say(f"{name}: {evaluate.coverage_verdict(history)}")
   return history
 
 

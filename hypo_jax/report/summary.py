@@ -205,6 +205,15 @@ def describe_checkpoints(report: Report, name: str) -> str:
   return "; ".join(parts) + "."
 
 
+def describe_coverage(report: Report) -> list[str]:
+  """Returns the coverage monitor's line on each method that has one."""
+  return [
+    f"{policy_name(name)}: {line}."
+    for name in methods(report)
+    if (line := report["policies"][name].get("coverage_verdict"))
+  ]
+
+
 def terminal_summary(report: Report) -> str:
   """Returns headline and tables as plain text of at most 100 columns.
 
@@ -219,6 +228,12 @@ def terminal_summary(report: Report) -> str:
     parts.append(
       "Win rate at equal KL\n" + plain(matched_table(report), width=_WIDTH)
     )
+  verdicts = [
+    textwrap.fill(line, _WIDTH, break_on_hyphens=False)
+    for line in describe_coverage(report)
+  ]
+  if verdicts:
+    parts.append("\n".join(verdicts))
   if lines := speed_lines(report, width=_WIDTH):
     parts.append("\n".join([*lines, memory_line(report)]).rstrip())
   times = [finite(s) for s in (report.get("wall_seconds") or {}).values()]

@@ -1,0 +1,232 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Signs of lost coverage: support by n-grams, weights, verdict, collapse."""
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from hypo_jax import evaluate, statistics
+from hypo_jax.coverage import monitor, support
+from hypo_jax.coverage.monitor import Diagnostics
+
+
+def padded(rows, length=6):
+  tokens = np.zeros((len(rows), length), np.int32)
+  mask = np.zeros((len(rows), length), bool)
+  for i, row in enumerate(rows):
+    tokens[i, : len(row)], mask[i, : len(row)] = row, True
+  return tokens, mask
+
+
+def outside(offline, rollouts, order=3):
+  known = support.offline_support(*padded(offline), order=order)
+  tokens, mask = padded(rollouts)
+  found = support.outside_support(known, tokens, mask)
+  assert not found[~mask].any()
+  return [f[m].tolist() for f, m in zip(found, mask, strict=True)]
+
+
+def plain_outside(offline, rollouts, order):
+  """The definition, word by word, on lists."""
+  marked = [[None] * (order - 1) + list(row) for row in offline]
+  pairs = {
+    (tuple(row[t - n : t]), row[t])
+    for row in marked
+    for t in range(order - 1, len(row))
+    for n in range(order)
+  }
+  contexts = {context for context, _ in pairs}
+  result = []
+  for row in rollouts:
+    row = [None] * (order - 1) + list(row)
+    flags = []
+    for t in range(order - 1, len(row)):
+      for n in reversed(range(order)):
+        context = tuple(row[t - n : t])
+        if context in contexts:
+          flags.append((context, row[t]) not in pairs)
+          break
+      else:
+        flags.append(True)
+    result.append(flags)
+  return result
+
+
+ROWS = st.lists(st.lists(st.integers(0, 5), min_size=0, max_size=6), max_size=6)
+
+
+@hypothesis.given(ROWS, ROWS, st.integers(1, 4))
+def test_support_is_its_definition(offline, rollouts, order):
+  assert outside(offline, rollouts, order) == plain_outside(
+    offline, rollouts, order
+  )
+
+
+def test_offline_completions_are_inside_and_a_strange_token_counts_once():
+  offline = [[5, 6, 7, 1], [5, 6, 8, 1]]
+  assert outside(offline, offline) == [[False] * 4] * 2
+  # 9 is nowhere offline; after it, contexts that hold it are unknown, and 7 is
+  # known on its own.
+  assert outside(offline, [[5, 9, 7, 1]]) == [[False, True, False, False]]
+  # 7 begins no completion; 7 -> 8 is not said either.
+  assert outside(offline, [[7, 8]]) == [[True, True]]
+  # An id far beyond the offline ones is taken for no other n-gram.
+  assert outside([[1, 2]], [[12]], order=2) == [[True]]
+  # Two tokens before tell apart what one doesn't.
+  assert outside([[1, 2, 3], [4, 2, 5]], [[1, 2, 5]], order=2) == [[False] * 3]
+  assert outside([[1, 2, 3], [4, 2, 5]], [[1, 2, 5]], order=3) == [
+    [False, False, True]
+  ]
+
+
+def test_share_counts_real_tokens_and_large_vocabularies():
+  known = support.offline_support(*padded([[250_000, 2, 1]]))
+  tokens, mask = padded([[250_000, 2, 1], [3, 1]])
+  # 3 is unknown, and 1 after it is known on its own.
+  assert support.outside_share(known, tokens, mask) == pytest.approx(1 / 5)
+  assert support.outside_share(known, tokens, np.zeros_like(mask)) == 0.0
+
+
+def test_effective_sample_share_by_hand():
+  assert support.effective_sample_share(np.zeros(7)) == pytest.approx(1.0)
+  log_ratio = -np.log(np.array([1.0, 2.0, 3.0]))
+  share = support.effective_sample_share(log_ratio)
+  assert share == pytest.approx(36 / 14 / 3)
+  assert support.effective_sample_share(log_ratio + 900) == pytest.approx(share)
+  one = np.array([0.0, 800.0, np.inf, np.inf])
+  assert support.effective_sample_share(one) == pytest.approx(0.25)
+  assert support.effective_sample_share(np.array([np.inf])) == 0.0
+
+
+def test_diagnostics_of_an_evaluation_take_real_pairs_and_real_tokens():
+  tokens, mask = padded([[5, 6, 1], [5, 7, 1]], length=3)
+  pairs = {
+    "chosen_tokens": tokens,
+    "chosen_mask": mask,
+    "rejected_tokens": tokens[::-1],
+    "rejected_mask": mask[::-1],
+    "pair_mask": np.array([True, True]),
+  }
+  rollouts, real = padded([[5, 6, 1], [5, 1]], length=3)
+  log_ratio = np.where(real, np.log(2.0) / 3, 0.0)
+  samples = statistics.PolicySamples(
+    *(x[:, None] for x in (rollouts, real, log_ratio, log_ratio))
+  )
+  offline = evaluate.offline_support(pairs)
+  found = evaluate.describe_coverage(samples, offline)
+  # 1 after (mark, 5) is in no pair.
+  assert found["outside_support"] == pytest.approx(1 / 5)
+  weights = np.array([0.5, 2 ** (-2 / 3)])
+  assert found["effective_sample_share"] == pytest.approx(
+    weights.sum() ** 2 / (weights**2).sum() / 2, rel=1e-6
+  )
+  pairs["pair_mask"][:] = False
+  none = evaluate.offline_support(pairs)
+  assert evaluate.describe_coverage(samples, none)["outside_support"] == 1.0
+  broken = samples._replace(log_ratio=np.full_like(samples.log_ratio, np.nan))
+  found = evaluate.describe_coverage(broken, offline)
+  assert found["effective_sample_share"] is None
+
+
+def run(*entries):
+  return [Diagnostics(*entry) for entry in entries]
+
+
+def test_verdict_names_the_step_and_where_to_stop():
+  history = run((0, 0.0, 0.05), (35, 1.9, 0.2), (40, 2.5, 0.2), (50, 4, 0.3))
+  said = monitor.verdict(history)
+  assert (said.lost_since, said.stop_at) == (40, 35)
+  assert said.text.startswith(
+    "coverage is being lost since step 40: raise kl_coef or stop at step 35"
+  )
+  assert "30.0% of rollout tokens" in said.text and "KL 4.0" in said.text
+
+
+@pytest.mark.parametrize(
+  "history",
+  [
+    run((0, 0.0, 0.5)),
+    run((0, 0.0, 0.05), (10, 9.0, 0.05)),  # far, but inside
+    run((0, 0.0, 0.05), (10, 0.5, 0.3)),  # outside, but near
+    run((0, 0.0, 0.05), (10, 9.0, 0.3), (20, 1.0, 0.05)),  # came back
+    run((0, 0.0, 0.9), (10, 9.0, 0.9)),  # the pairs never covered it
+  ],
+)
+def test_verdict_is_silent(history):
+  said = monitor.verdict(history)
+  assert said.lost_since is said.stop_at is None
+  assert said.text.startswith(f"coverage is kept up to step {history[-1].step}")
+
+
+def test_verdict_counts_the_last_stretch_only():
+  history = run((0, 0, 0), (5, 3, 0.3), (10, 1, 0), (15, 3, 0.3), (20, 3, 0.3))
+  assert monitor.verdict(history)[:2] == (15, 10)
+
+
+@pytest.mark.parametrize("kl", [np.nan, np.inf])
+def test_a_kl_that_is_not_finite_is_a_loss(kl):
+  assert monitor.verdict(run((0, 0, 0), (5, kl, 0)))[:2] == (5, 0)
+
+
+def test_verdict_takes_its_thresholds():
+  history = run((0, 0.0, 0.05), (10, 1.0, 0.10))
+  said = monitor.verdict(history, outside_rise=0.04, kl_limit=0.5)
+  assert said.lost_since == 10
+  said = monitor.verdict(history, outside_rise=0.06, kl_limit=0.5)
+  assert said.lost_since is None
+
+
+def test_collapse_is_a_fall_or_too_many_invalid():
+  steps = [0, 10, 20, 30]
+  assert monitor.collapse(steps, [0.0, 0.5, 0.45, 0.4]) == 30
+  assert monitor.collapse(steps, [0.0, 0.5, 0.45, 0.41]) is None
+  assert monitor.collapse(steps, [0, 0, 0, 0], [0.1, 0.2, 0.21, 0.5]) == 20
+  assert monitor.collapse([], []) is None
+
+
+@pytest.mark.parametrize(
+  "call, message",
+  [
+    (lambda: monitor.verdict([]), "history: expected at least one"),
+    (
+      lambda: monitor.verdict(run((5, 0, 0), (5, 0, 0))),
+      "history: expected rising steps",
+    ),
+    (
+      lambda: monitor.verdict(run((0, 0, np.nan))),
+      "history: expected a share outside",
+    ),
+    (lambda: monitor.collapse([0], [1.0, 2.0]), "expected 1 values, got 2"),
+    (
+      lambda: support.effective_sample_share(np.array([np.nan])),
+      "log_ratio: expected no nan",
+    ),
+    (
+      lambda: support.effective_sample_share(np.zeros(0)),
+      r"log_ratio: expected shape \[N\]",
+    ),
+    (
+      lambda: support.offline_support(*padded([[-1]])),
+      "tokens: expected ids >= 0, got -1",
+    ),
+    (
+      lambda: support.offline_support(*padded([[2**30]]), order=3),
+      "order: expected at least 1",
+    ),
+    (
+      lambda: support.offline_support(np.zeros((1, 2)), np.ones((1, 2), bool)),
+      r"tokens: expected int \[N, C\], got float64",
+    ),
+    (
+      lambda: support.offline_support(
+        np.zeros((1, 2), int), np.ones((1, 3), bool)
+      ),
+      "mask: expected bool",
+    ),
+  ],
+)
+def test_bad_input_is_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
