@@ -23,7 +23,7 @@ from absl import app, flags
 from benchmarks.random_pairs import random_pairs
 from configs import hypo
 from hypo_jax import timing, train
-from hypo_jax.job import batches, setup, training
+from hypo_jax.job import batches, setup, steps
 
 _METHOD = flags.DEFINE_string("method", None, "Time one method, in here.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Processes a case.")
@@ -64,11 +64,11 @@ def seconds(method: str) -> list[float]:
   with tempfile.TemporaryDirectory() as folder:
     job = setup.set_up(hypo.get_config(), pathlib.Path(folder))
   settings = job.methods[method]
-  optimizer = training.make_optimizer(settings)
-  update = training.make_update(
+  optimizer = steps.make_optimizer(settings)
+  update = steps.make_update(
     job,
     settings,
-    training.make_train_step(job, settings, optimizer),
+    steps.make_train_step(job, settings, optimizer),
     job.params,
     batches.of_pairs(job, settings, random_pairs(job)),
   )

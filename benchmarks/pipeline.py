@@ -28,7 +28,7 @@ from ml_collections import config_flags
 from benchmarks.random_pairs import random_pairs
 from hypo_jax import sharding, timing, train
 from hypo_jax.batch import PreferenceBatch
-from hypo_jax.job import batches, setup, training
+from hypo_jax.job import batches, setup, steps
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/hypo.py", "A job.")
 _STEPS = flags.DEFINE_integer("steps", 20, "Updates that are timed.")
@@ -77,11 +77,11 @@ def _batch_seconds(job: setup.Job, stage: batches.Batches) -> float:
 
 
 def _step_seconds(job, settings: dict[str, Any], stage) -> float:
-  optimizer = training.make_optimizer(settings)
-  update = training.make_train_step(
+  optimizer = steps.make_optimizer(settings)
+  update = steps.make_train_step(
     job, settings, optimizer, buckets=stage.buckets.lengths
   )
-  run = training.make_update(job, settings, update, job.params, stage)
+  run = steps.make_update(job, settings, update, job.params, stage)
   state = train.init_state(job.params, optimizer, job.mesh)
 
   def one(step: int) -> Any:

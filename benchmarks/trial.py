@@ -17,7 +17,15 @@ from absl import logging
 from configs import hypo
 from hypo_jax import timing, train
 from hypo_jax.checkpoint import write_json
-from hypo_jax.job import batches, methods, pairs, results, setup, training
+from hypo_jax.job import (
+  batches,
+  methods,
+  pairs,
+  results,
+  setup,
+  steps,
+  training,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A trial ends early when it has fallen this far below its best win rate. In ten
@@ -65,12 +73,12 @@ class World:
     job = self.job
     every = job.config.preference.to_dict() | job.config.online.to_dict()
     settings = methods.resolved(every | overrides)
-    optimizer = training.make_optimizer(settings)
-    step_fn = training.make_train_step(
+    optimizer = steps.make_optimizer(settings)
+    step_fn = steps.make_train_step(
       job, settings, optimizer, baseline_over=None if baseline else 1
     )
     stage = batches.of_pairs(job, settings, self.tables["train"])
-    update = training.make_update(job, settings, step_fn, self.reference, stage)
+    update = steps.make_update(job, settings, step_fn, self.reference, stage)
     state = train.init_state(self.reference, optimizer, job.mesh)
     num_steps = settings["num_steps"]
     due = training.evaluation_steps(job, num_steps)

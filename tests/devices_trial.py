@@ -65,7 +65,7 @@ def trial(mesh, *, rank: int = 0) -> dict:
       trained = lora.init(reference, jax.random.key(1), rank=rank, targets=".*")
     state = train.init_state(trained, optimizer, mesh)
     train_step = train.make_train_step(
-      MODEL,
+      MODEL.with_rows(sharding.row_sharding(mesh)),
       optimizer,
       beta=0.3,
       kl_coef=0.2,

@@ -15,7 +15,7 @@ import jax
 from benchmarks.random_pairs import random_pairs
 from configs import hypo
 from hypo_jax import timing, train
-from hypo_jax.job import batches, out_of_memory, setup, training
+from hypo_jax.job import batches, out_of_memory, setup, steps, training
 
 ROWS, SPARE = 256, 3 << 30
 
@@ -54,11 +54,11 @@ def main(folder: pathlib.Path) -> None:
 
 def update_once(job: setup.Job, micro_batch_size: int) -> train.TrainState:
   settings = job.methods["dpo"] | {"micro_batch_size": micro_batch_size}
-  optimizer = training.make_optimizer(settings)
-  update = training.make_update(
+  optimizer = steps.make_optimizer(settings)
+  update = steps.make_update(
     job,
     settings,
-    training.make_train_step(job, settings, optimizer),
+    steps.make_train_step(job, settings, optimizer),
     job.params,
     batches.of_pairs(job, settings, random_pairs(job)),
   )

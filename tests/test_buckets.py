@@ -22,7 +22,7 @@ from hypo_jax import (
 )
 from hypo_jax.batch import cut_lengths
 from hypo_jax.data import buckets, pipeline
-from hypo_jax.job import batches, setup, training
+from hypo_jax.job import batches, setup, steps
 from tests import kinds
 
 KIND = "qwen2"
@@ -281,11 +281,11 @@ def make_job(folder):
 
 def compiled_after_two_updates(job, settings, stage):
   """Programs that eight updates compile, of which the first two warm up."""
-  optimizer = training.make_optimizer(settings)
-  step = training.make_train_step(
+  optimizer = steps.make_optimizer(settings)
+  step = steps.make_train_step(
     job, settings, optimizer, buckets=stage.buckets.lengths
   )
-  update = training.make_update(job, settings, step, job.params, stage)
+  update = steps.make_update(job, settings, step, job.params, stage)
   state = train.init_state(job.params, optimizer, job.mesh)
   for number in range(8):
     if number == 2:

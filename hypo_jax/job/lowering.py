@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from hypo_jax import models, sharding, train
 from hypo_jax.batch import PreferenceBatch, Rollouts
 from hypo_jax.data import reviews, tasks
-from hypo_jax.job import setup, training
+from hypo_jax.job import setup, steps
 from hypo_jax.job.methods import ONLINE
 from hypo_jax.models import quantized
 
@@ -86,15 +86,15 @@ def lower(config: Any, mesh: Mesh) -> Lowered:
       "preference.method: expected one that learns from pairs, as --mode=aot "
       f"lowers no other yet, got {settings['method']!r}"
     )
-  optimizer = training.make_optimizer(settings)
-  state = training.abstract_state(job, settings, job.params)
-  train_step = training.make_train_step(job, settings, optimizer)
+  optimizer = steps.make_optimizer(settings)
+  state = steps.abstract_state(job, settings, job.params)
+  train_step = steps.make_train_step(job, settings, optimizer)
   rows = sharding.row_sharding(mesh)
   batch = _batch(job, settings["batch_size"], rows)
   params = train.policy_params(state.trainable, job.params, job.adapters)
   rollout_step = rollout_jaxpr = rollouts = None
   if settings["kl_coef"]:
-    draw = training.make_rollout_step(job)
+    draw = steps.make_rollout_step(job)
     prompt = (batch.prompt_tokens, batch.prompt_mask, _keys(batch, rows))
     traced = draw.trace(params, *prompt)
     rollout_step, rollout_jaxpr = traced.lower(), traced.jaxpr

@@ -22,7 +22,7 @@ def make_step(job: Job, settings: dict[str, Any], optimizer):
   Args:
     job: the job.
     settings: the method's, resolved.
-    optimizer: of `training.make_optimizer`.
+    optimizer: of `steps.make_optimizer`.
   """
   model = job.model.with_rows(sharding.row_sharding(job.mesh))
   method, k = settings["method"], job.config.rollout.samples_per_prompt

@@ -22,7 +22,7 @@ from hypo_jax import (
 from hypo_jax.batch import PreferenceBatch, Rollouts
 from hypo_jax.checkpoint import Checkpoints, fingerprint, write_json
 from hypo_jax.data import pipeline
-from hypo_jax.job import online, training
+from hypo_jax.job import online, steps, training
 from hypo_jax.job.setup import Job
 
 Tables = dict[str, dict[str, np.ndarray]]
@@ -135,7 +135,7 @@ def train_reward_model(job: Job, reference: Any, tables: Tables) -> Any:
     return timer("train", lambda: step(state, frozen, batch))
 
   start = reward_model.start(
-    training.start_params(job, reference, "reward_model"),
+    steps.start_params(job, reference, "reward_model"),
     model.config.width,
     job.key("reward_model", "head"),
   )

@@ -54,7 +54,7 @@ def method_flops(
   Args:
     job: the job.
     settings: the method's.
-    rollout_step: of `training.make_rollout_step`; traced where it is used.
+    rollout_step: of `steps.make_rollout_step`; traced where it is used.
     params: shapes of the policy's parameters.
   """
   size = settings["batch_size"]

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from hypo_jax.models import quantized
-from hypo_jax.models.transformer import LINEAR
+from hypo_jax.models.layers import LINEAR
 
 Params = dict[str, Any]
 

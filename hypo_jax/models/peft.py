@@ -21,8 +21,8 @@ import safetensors.numpy
 
 from hypo_jax.models import families
 from hypo_jax.models.config import TransformerConfig
+from hypo_jax.models.layers import LINEAR
 from hypo_jax.models.policy import Policy
-from hypo_jax.models.transformer import LINEAR
 
 
 def save_adapter(

@@ -37,10 +37,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from hypo_jax.models import quantized, row_attention
+from hypo_jax.models import rotary, row_attention
 from hypo_jax.models.attention import attend, attend_slots
 from hypo_jax.models.config import TransformerConfig
-from hypo_jax.models.linear import product
+from hypo_jax.models.layers import Layers, apply_layer, cast_matrices, norm
 from hypo_jax.models.row_layout import RowLayout
 
 Params = dict[str, Any]
@@ -63,127 +63,10 @@ _UNROLLED_LAYERS = 4
 # leave out three eighths of the products with keys that come later.
 _QUERY_BLOCKS, _QUERY_BLOCK_SIZE = 4, 64
 
-# Axes that each product sums over, and those it gives.
-LINEAR = {
-  "query": ("d", "he"),
-  "key": ("d", "ke"),
-  "value": ("d", "ke"),
-  "output": ("he", "d"),
-  "gate": ("d", "f"),
-  "up": ("d", "f"),
-  "down": ("f", "d"),
-}
-
-_ACTIVATIONS = {
-  "silu": jax.nn.silu,
-  "gelu": partial(jax.nn.gelu, approximate=False),
-  "gelu_tanh": partial(jax.nn.gelu, approximate=True),
-}
-
-
-class Layers(nnx.Module):
-  """The weights of all layers, each with a leading axis L.
-
-  Only those that the configuration asks for exist.
-  """
-
-  def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
-    c = config
-    layers, width, head = c.num_layers, c.width, c.head_dim
-
-    def weight(*shape: int, fan_in: int) -> nnx.Param:
-      noise = jax.random.normal(rngs.params(), (layers, *shape))
-      return nnx.Param(noise * fan_in**-0.5)
-
-    def bias(*shape: int) -> nnx.Param:
-      return nnx.Param(jnp.zeros((layers, *shape)))
-
-    def norm(name: str, size: int = width) -> None:
-      # The stored scale; with an offset of 1, zero stands for no change.
-      scale = jnp.full((layers, size), 1.0 - c.norm_offset)
-      setattr(self, name, nnx.Param(scale))
-      if c.norm == "layer":
-        setattr(self, f"{name}_bias", bias(size))
-
-    # Two residual branches a layer: their outputs shrink with depth, so that
-    # the residual stream keeps unit scale at any number of layers.
-    depth = 2 * layers
-    norm("attention_norm")
-    self.query = weight(width, c.num_heads, head, fan_in=width)
-    self.key = weight(width, c.num_kv_heads, head, fan_in=width)
-    self.value = weight(width, c.num_kv_heads, head, fan_in=width)
-    self.output = weight(
-      c.num_heads, head, width, fan_in=c.num_heads * head * depth
-    )
-    norm("mlp_norm")
-    if c.gated_mlp:
-      self.gate = weight(width, c.mlp_width, fan_in=width)
-    self.up = weight(width, c.mlp_width, fan_in=width)
-    self.down = weight(c.mlp_width, width, fan_in=c.mlp_width * depth)
-    if c.query_key_norm:
-      norm("query_norm", head)
-      norm("key_norm", head)
-    if c.post_norms:
-      norm("attention_post_norm")
-      norm("mlp_post_norm")
-    if c.qkv_bias:
-      self.query_bias = bias(c.num_heads, head)
-      self.key_bias = bias(c.num_kv_heads, head)
-      self.value_bias = bias(c.num_kv_heads, head)
-    if c.output_bias:
-      self.output_bias = bias(width)
-    if c.mlp_bias:
-      if c.gated_mlp:
-        self.gate_bias = bias(c.mlp_width)
-      self.up_bias = bias(c.mlp_width)
-      self.down_bias = bias(width)
-
-
-def _norm(config: TransformerConfig, x: jax.Array, weights: Params, name: str):
-  """Norms x [..., D] in float32, by the scale (and bias) called `name`."""
-  wide = x.astype(jnp.float32)
-  if config.norm == "layer":
-    wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
-  variance = jnp.mean(wide**2, axis=-1, keepdims=True)
-  wide = wide * jax.lax.rsqrt(variance + config.norm_eps)
-  wide = wide * (config.norm_offset + weights[name].astype(jnp.float32))
-  if config.norm == "layer":
-    wide = wide + weights[f"{name}_bias"].astype(jnp.float32)
-  return wide.astype(x.dtype)
-
-
-def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Turns the pairs (r, r + R/2), r < R/2, of x [..., heads, E].
-
-  R, the rotary dimensions, is twice the last axis of cos; the rest stays.
-  """
-  half = cos.shape[-1]
-  first, second, rest = jnp.split(
-    x.astype(jnp.float32), [half, 2 * half], axis=-1
-  )
-  cos, sin = cos[..., None, :], sin[..., None, :]  # one angle for all heads
-  turned = [first * cos - second * sin, second * cos + first * sin, rest]
-  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
 
 def _heads_first(*arrays: jax.Array) -> tuple[jax.Array, ...]:
   """[B, T, K, E] -> [B, K, T, E]."""
   return tuple(x.swapaxes(1, 2) for x in arrays)
-
-
-def _linear(layer: Params, name: str, x: jax.Array, scale: float) -> jax.Array:
-  """Returns x W + bias + scale * x A B, of what `layer` has under `name`."""
-  num_inputs = len(LINEAR[name][0])
-  weights = layer["weights"]
-  matrix = quantized.dequantize(weights[name], x.dtype)
-  out = product(num_inputs, x, matrix.astype(x.dtype))
-  if (bias := weights.get(f"{name}_bias")) is not None:
-    out = out + bias.astype(jnp.float32)
-  if (adapter := layer["adapters"].get(name)) is not None:
-    down, up = (adapter[key].astype(x.dtype) for key in ("a", "b"))
-    inner = product(num_inputs, x, down).astype(x.dtype)
-    out = out + scale * product(1, inner, up)
-  return out.astype(x.dtype)
 
 
 class Transformer(nnx.Module):
@@ -632,9 +515,9 @@ class Transformer(nnx.Module):
     windows = c.windows or (None,) * c.num_layers
     weights = nnx.to_pure_dict(nnx.state(self.layers))
     layers = {
-      "weights": _cast(weights, jnp.dtype(c.compute_dtype)),
+      "weights": cast_matrices(weights, jnp.dtype(c.compute_dtype)),
       "adapters": self.adapters["layers"],
-      "table": _rotary_table_numbers(c),
+      "table": rotary.table_numbers(c),
       "window": jnp.array([w or _NO_WINDOW for w in windows]),
       "extra": extra,
     }
@@ -663,56 +546,17 @@ class Transformer(nnx.Module):
   ) -> tuple[jax.Array, list[Any], list[Any]]:
     """Runs each group of layers; see `_run`. One carry a group."""
     c = self.config
-    cos, sin = _rotary_tables(c, positions, longest)
-
-    def body(state, layer, first):
-      x, carry = state
-      w = layer["weights"]
-
-      def last(x):
-        return x[:, first:] if first else x
-
-      def linear(name, inputs):
-        return _linear(layer, name, inputs, c.adapter_scale)
-
-      def attention_branch(x, carry):
-        normed = _norm(c, x, w, "attention_norm")
-        k, v = linear("key", normed), linear("value", normed)
-        q = linear("query", last(normed))
-        if c.query_key_norm:
-          q, k = _norm(c, q, w, "query_norm"), _norm(c, k, w, "key_norm")
-        if c.rope is not None:
-          turn, by = cos[layer["table"]], sin[layer["table"]]
-          k, q = _rotate(k, turn, by), _rotate(q, last(turn), last(by))
-        out, carry, kept = attention(layer, carry, q, k, v)
-        out = linear("output", out)
-        if c.post_norms:
-          out = _norm(c, out, w, "attention_post_norm")
-        return out, carry, kept
-
-      def mlp_branch(x):
-        normed = _norm(c, x, w, "mlp_norm")
-        activation = _ACTIVATIONS[c.activation]
-        if c.gated_mlp:
-          inner = activation(linear("gate", normed)) * linear("up", normed)
-        else:
-          inner = activation(linear("up", normed))
-        out = linear("down", inner)
-        return _norm(c, out, w, "mlp_post_norm") if c.post_norms else out
-
-      out, carry, kept = attention_branch(x, carry)
-      x = last(x)
-      if c.parallel_residual:
-        x = x + out + mlp_branch(x)
-      else:
-        x = x + out
-        x = x + mlp_branch(x)
-      return (self._held(x), carry), kept
-
+    layer = partial(
+      apply_layer,
+      config=c,
+      tables=rotary.tables(c, positions, longest),
+      attention=attention,
+      held=self._held,
+    )
     x = self._held(self._embed(tokens, positions))
     carried, kept = [], []
     for number, (group, carry) in enumerate(zip(groups, carries, strict=True)):
-      step = partial(body, first=first if number == len(groups) - 1 else 0)
+      step = partial(layer, first=first if number == len(groups) - 1 else 0)
       step = jax.checkpoint(step) if c.remat else step
       if "index" in group:
         (x, carry), found = jax.lax.scan(step, (x, carry), group)
@@ -724,7 +568,7 @@ class Transformer(nnx.Module):
     final = {"final_norm": self.final_norm[...]}
     if c.norm == "layer":
       final["final_norm_bias"] = self.final_norm_bias[...]
-    return _norm(c, x, final, "final_norm"), carried, kept
+    return norm(c, x, final, "final_norm"), carried, kept
 
   def _held(self, x: jax.Array) -> jax.Array:
     """Keeps rows where they are: see `Model`."""
@@ -742,42 +586,6 @@ class Transformer(nnx.Module):
     return x
 
 
-def _rotary_settings(config: TransformerConfig) -> tuple[tuple, tuple]:
-  """Returns the distinct rotary settings, and each layer's."""
-  by_layer = config.rope
-  if not isinstance(by_layer, tuple):
-    by_layer = (by_layer,) * config.num_layers
-  return tuple(dict.fromkeys(by_layer)), by_layer
-
-
-def _rotary_table_numbers(config: TransformerConfig) -> jax.Array:
-  """Returns int32 [L], the table that each layer turns by."""
-  tables, by_layer = _rotary_settings(config)
-  return jnp.array([tables.index(rope) for rope in by_layer])
-
-
-def _rotary_tables(
-  config: TransformerConfig, positions: jax.Array, longest: int | None
-):
-  """Returns cos and sin [R, ..., T, E/2] of R tables.
-
-  Looked up where all positions lie below `longest`: computed token by token,
-  XLA on CPU would compute them again for each head and layer.
-  """
-  if config.rope is None:
-    return None, None
-  tables, _ = _rotary_settings(config)
-  turned = config.head_dim if config.rotary_dim is None else config.rotary_dim
-  frequencies = jnp.stack([rope.frequencies(turned) for rope in tables])
-  at = positions if longest is None else jnp.arange(longest)
-  shape = (len(tables), *(1,) * at.ndim, frequencies.shape[-1])
-  angles = at[..., None] * frequencies.reshape(shape)
-  cos, sin = jnp.cos(angles), jnp.sin(angles)
-  return (
-    (cos, sin) if longest is None else (cos[:, positions], sin[:, positions])
-  )
-
-
 def token_positions(mask: jax.Array) -> jax.Array:
   """Returns int32 [..., T]: each token's index among the real ones."""
   return jnp.maximum(jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1, 0)
@@ -787,16 +595,3 @@ def slot_positions(prompt_mask: jax.Array, mask: jax.Array) -> jax.Array:
   """Returns int32 [B, S, C], which go on from the prompt's last real token."""
   prompt_length = jnp.sum(prompt_mask, axis=-1)
   return prompt_length[:, None, None] + token_positions(mask)
-
-
-def _cast(tree: Params, dtype: jnp.dtype) -> Params:
-  """Casts matrices; vectors (norms, some biases) and int8 stay as stored."""
-
-  def cast(x):
-    if isinstance(x, quantized.QArray) or x.ndim <= 2:
-      return x
-    return x.astype(dtype)
-
-  return jax.tree.map(
-    cast, tree, is_leaf=lambda x: isinstance(x, quantized.QArray)
-  )
