@@ -123,7 +123,8 @@ def test_a_reward_model_is_trained_measured_and_learned_from(
   flags = (
     "--config.preference.method=rloo",
     "--config.reward=model",
-    "--config.reward_model.num_steps=40",
+    "--config.data.num_pairs=512",
+    "--config.reward_model.num_steps=100",
     "--config.preference.num_steps=10",
   )
   config = "--config=tests/online_config.py:one"

@@ -184,6 +184,17 @@ def test_masked_content_changes_neither_value_nor_gradient(loss, garbage):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+def test_advantage_and_kl_carry_no_gradient(loss):
+  p, q, rewards, mask = random_arguments()
+
+  def total(p):
+    term = loss(p, q, rewards, mask, kl_coef=0.2, samples_per_prompt=2)
+    return (term.advantage + term.kl).sum()
+
+  assert not jax.grad(total)(p).any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_losses_agree_eager_and_jit_with_a_traced_kl_coef(loss):
   arguments = random_arguments(3)
   eager = loss(*arguments, kl_coef=0.2, samples_per_prompt=2)
