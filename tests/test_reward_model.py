@@ -187,7 +187,7 @@ def test_the_step_takes_the_gradient_of_the_mean_over_real_pairs():
 
 
 def test_it_learns_what_tells_held_out_pairs_apart():
-  state, metrics = steps(60)
+  state, metrics = steps(60, as_batch(random_pairs(1, 32)))
   assert metrics["reward_accuracy"] == 1.0 and metrics["loss"] < 0.1
   scorer = reward_model.make_pair_scorer(MODEL, batch_size=B, mesh=MESH)
   held_out = random_pairs(5, 20)  # More than two batches.
