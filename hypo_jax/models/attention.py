@@ -18,6 +18,8 @@ Shapes: B rows, T queries, S keys (or slots), C tokens of a slot, P of a prompt,
 K key-value heads, G query heads per key-value head, E head width.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -54,8 +56,8 @@ def attend(
   scores = _scores(_rows(by_head, 2), keys, scale, softcap)
   scores = scores.reshape(*by_head.shape[:-1], -1)
   scores = jnp.where(mask[:, None, None], scores, _MASKED)
-  weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-  out = _average(_rows(weights, 2), values).reshape(by_head.shape)
+  (weights,), total = _exponentials(scores)
+  out = _sum(_rows(weights, 2), values).reshape(by_head.shape) / total
   out = out.transpose(0, 3, 1, 2, 4).reshape(queries.shape)
   return out.astype(values.dtype)
 
@@ -100,16 +102,13 @@ def attend_slots(
     scores = scores.reshape(*by_head.shape[:-1], -1)
     return jnp.where(mask[:, None, :, None], scores, _MASKED)
 
-  scores = [
+  (of_prompt, own), total = _exponentials(
     scored(_rows(by_head, 2), prompt_keys, prompt_mask),
     scored(_rows(by_head, 3), keys, mask),
-  ]
-  weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
-  of_prompt, own = jnp.split(
-    weights.astype(values.dtype), [prompt_keys.shape[2]], axis=-1
   )
-  out = _average(_rows(of_prompt, 2), prompt_values).reshape(by_head.shape)
-  out += _average(_rows(own, 3), values).reshape(by_head.shape)
+  out = _sum(_rows(of_prompt, 2), prompt_values).reshape(by_head.shape)
+  out += _sum(_rows(own, 3), values).reshape(by_head.shape)
+  out /= total
   out = out.transpose(0, 2, 4, 1, 3, 5).reshape(queries.shape)
   return out.astype(values.dtype)
 
@@ -127,8 +126,25 @@ def _scores(queries, keys, scale: float, softcap: float | None) -> jax.Array:
   return scores if softcap is None else softcap * jnp.tanh(scores / softcap)
 
 
-def _average(weights: jax.Array, values: jax.Array) -> jax.Array:
+def _exponentials(*blocks: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+  """Returns exp(scores - their peak) of blocks [..., S], and all their sum.
+
+  A softmax over the blocks' keys together that leaves the division to be done
+  after values are summed: there are fewer of those than of weights, and the
+  gradient's sum over keys becomes one over a head's width.
+  """
+  peaks = [x.max(axis=-1, keepdims=True) for x in blocks]
+  # Any shift gives the same; that of the peak can't overflow.
+  peak = jax.lax.stop_gradient(functools.reduce(jnp.maximum, peaks))
+  weights = [jnp.exp(x - peak) for x in blocks]
+  return weights, sum(x.sum(axis=-1, keepdims=True) for x in weights)
+
+
+def _sum(weights: jax.Array, values: jax.Array) -> jax.Array:
   """[..., M, S], [..., S, E] -> float32 [..., M, E]."""
   return jnp.einsum(
-    "...ms,...se->...me", weights, values, preferred_element_type=jnp.float32
+    "...ms,...se->...me",
+    weights.astype(values.dtype),
+    values,
+    preferred_element_type=jnp.float32,
   )
