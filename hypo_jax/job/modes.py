@@ -13,8 +13,8 @@ from hypo_jax.checkpoint import best_step
 from hypo_jax.job.pairs import get_pairs, score_reference
 from hypo_jax.job.results import make_evaluator
 from hypo_jax.job.setup import Job
+from hypo_jax.job.steps import abstract_state
 from hypo_jax.job.training import (
-  abstract_state,
   best_field,
   preference_checkpoints,
   restore_reference,

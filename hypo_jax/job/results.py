@@ -13,8 +13,8 @@ from hypo_jax.checkpoint import best_step, write_json
 from hypo_jax.data import tasks
 from hypo_jax.job import speed
 from hypo_jax.job.setup import Job
+from hypo_jax.job.steps import abstract_state
 from hypo_jax.job.training import (
-  abstract_state,
   best_field,
   preference_checkpoints,
 )
