@@ -7,7 +7,9 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from hypo_jax.models import layers
 from hypo_jax.models.linear import product
 
 AXES = st.lists(st.integers(1, 4), min_size=1, max_size=2)
@@ -52,3 +54,20 @@ def test_narrow_operands_are_summed_in_float32():
   )
   assert matrix_bar.dtype == jnp.bfloat16
   np.testing.assert_array_equal(matrix_bar, 4096.0)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
+def test_the_gated_product_has_autodiffs_gradient(activation):
+  gate, up, bar = jax.random.normal(jax.random.key(0), (3, 5, 7))
+  act = layers._ACTIVATIONS[activation]
+
+  def plain(gate, up):
+    return act(gate) * up
+
+  kept, pull_back = jax.vjp(
+    lambda g, u: layers._gated(activation, g, u), gate, up
+  )
+  expected, expected_pull_back = jax.vjp(plain, gate, up)
+  np.testing.assert_array_equal(kept, expected)
+  for a, b in zip(pull_back(bar), expected_pull_back(bar), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6)
