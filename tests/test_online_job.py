@@ -163,7 +163,6 @@ def test_a_users_function_that_fails_is_named_with_its_row(
     "--config.preference.method=rloo",
     "--config.reward=tests.test_online_job:broken",
     "--config.reward_retries=1",
-    "--config.sft.num_steps=1",
   )
   config = "--config=tests/online_config.py:one"
   code, output = finish(tmp_path / "job", environment, config, *flags)

@@ -218,11 +218,12 @@ def _loss(model, s: _Settings, trainable, frozen, part: Experience, num_tokens):
 
 def _score_hidden(model, params, hidden, rows: Rows, temperature: float):
   """Returns token log-probs [B, k, C] at a temperature."""
+  head = model.output_embedding(params)
   return scoring.token_log_probs_from_hidden(
     hidden,
-    model.output_embedding(params),
+    head,
     rows.slot_tokens,
-    chunk_size=min(objective.CHUNK_SIZE, rows.slot_tokens.shape[-1]),
+    chunk_size=objective.chunk_size(rows.slot_tokens.shape, head.shape[-1]),
     softcap=model.config.final_softcap,
     temperature=temperature,
   )
