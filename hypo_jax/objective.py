@@ -194,12 +194,14 @@ class PreferenceLoss:
     batch: PreferenceBatch,
     rollouts: Rollouts | None,
     counts: Counts,
-    kl_weight: jax.Array | float,
+    kl_weight: jax.Array | float | None = None,
   ) -> tuple[jax.Array, Metrics]:
     """Returns a micro-batch's share of the loss, and of the metrics.
 
-    kl_weight stands in for kl_coef, which says only whether there is a KL.
+    kl_weight, where it is given, stands in for kl_coef, which then says only
+    whether there is a KL.
     """
+    kl_weight = self.kl_coef if kl_weight is None else kl_weight
     pairs, model = pair_rows(batch), self.model
     if not self.kl_coef:
       return self._terms(
@@ -223,7 +225,7 @@ class PreferenceLoss:
     frozen: Params,
     batch: PreferenceBatch,
     complete: Callable[..., Completions],
-    kl_weight: jax.Array | float,
+    kl_weight: jax.Array | float | None = None,
   ) -> tuple[jax.Array, tuple[Metrics, Rollouts]]:
     """Returns the loss of a whole batch, its metrics, and the rollouts drawn.
 
@@ -235,6 +237,7 @@ class PreferenceLoss:
         -> Completions, drawn from params.
       kl_weight: as in `split`.
     """
+    kl_weight = self.kl_coef if kl_weight is None else kl_weight
     model, mask = self.model, batch.prompt_mask
     last, keys_values = model.prompt_forward(
       params, batch.prompt_tokens, mask, first=mask.shape[1] - 1

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hypo_jax.data.hh import hh_messages
@@ -128,6 +128,7 @@ def test_templates_cannot_reach_python():
 def test_demand_08_prompt_ids_do_not_depend_on_the_completion(
   prompt, completion
 ):
+  assume("<" not in prompt + completion)  # Special tokens' names are no text.
   tokenizer = make()
   row, _ = tokenize_pair(
     {"prompt": prompt, "chosen": completion, "rejected": "x"},
