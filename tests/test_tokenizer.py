@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tokenizers
-from hypothesis import assume, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hypo_jax.data.hh import hh_messages
@@ -125,10 +125,10 @@ def test_templates_cannot_reach_python():
 
 
 @given(prompt=st.text(min_size=1, max_size=8), completion=st.text(max_size=8))
+@example(prompt="<pad>", completion="<eos>")
 def test_demand_08_prompt_ids_do_not_depend_on_the_completion(
   prompt, completion
 ):
-  assume("<" not in prompt + completion)  # Special tokens' names are no text.
   tokenizer = make()
   row, _ = tokenize_pair(
     {"prompt": prompt, "chosen": completion, "rejected": "x"},
@@ -138,8 +138,11 @@ def test_demand_08_prompt_ids_do_not_depend_on_the_completion(
   )
   ids = tokenizer.encode_prompt(prompt)
   assert row["prompt_tokens"][row["prompt_mask"]].tolist() == ids
-  assert tokenizer.decode(ids) == prompt
-  assert tokenizer.decode(tokenizer.encode_completion(completion)) == completion
+  # A special token's name stands for the token, which decoding leaves out.
+  if not any(name in prompt + completion for name in SPECIAL):
+    assert tokenizer.decode(ids) == prompt
+    ids = tokenizer.encode_completion(completion)
+    assert tokenizer.decode(ids) == completion
 
 
 def test_prompt_without_tokens_is_an_error_unless_bos_is_added():
