@@ -304,6 +304,12 @@ def _chunked_bwd(score, differentiated, chunk_size, residuals, scores_bar):
   # Rows that pad T get a zero scores_bar, so they add nothing.
   chunks = jax.tree.map(cut, (hidden, per_token, scores_bar))
   weights_bar, hidden_bar = lax.scan(step, zeros, chunks)
+  if hidden.dtype == jnp.bfloat16:
+    # XLA on CPU has no bfloat16 product whose float32 result is turned, which
+    # it makes of this one where the output embedding is the input's, turned.
+    weights_bar = lax.platform_dependent(
+      weights_bar, cpu=lax.optimization_barrier, default=lambda x: x
+    )
   return (
     _join(hidden_bar, length, axis),
     weights_bar.astype(output_embedding.dtype),

@@ -280,6 +280,27 @@ def test_the_fused_step_equals_rollouts_then_training(estimator):
     )
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_step_in_bfloat16_is_close_to_float32(tied):
+  config = dataclasses.replace(CONFIG, tied_embeddings=tied)
+
+  def gradient(dtype):
+    model = Model(dataclasses.replace(config, compute_dtype=dtype))
+    start = model.init(jax.random.key(1))
+    state = train.init_state(start, optax.sgd(1.0), MESH)
+    step = train.make_train_step(model, optax.sgd(1.0), **SETTINGS)
+    reference = model.init(jax.random.key(0))
+    state, metrics = step(state, reference, BATCH, ROLLOUTS)
+    change = jax.tree.map(jnp.subtract, start, state.trainable)
+    return change, metrics["loss"]
+
+  wide, wide_loss = gradient("float32")
+  narrow, narrow_loss = gradient("bfloat16")
+  np.testing.assert_allclose(narrow_loss, wide_loss, rtol=0.02)
+  error = optax.tree.norm(jax.tree.map(jnp.subtract, narrow, wide))
+  assert error < 0.05 * optax.tree.norm(wide)
+
+
 def test_demand_02_policy_equal_to_reference_gives_ln_2_and_no_kl():
   rollouts = ROLLOUT_STEP(
     REFERENCE,
