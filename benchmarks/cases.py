@@ -3,10 +3,11 @@
 """The speed cases: models, batches, and the work that each cannot avoid.
 
 A case is called kind-model-prompt: `hypo-tiny-256` is a HyPO step of the tiny
-model on prompts of 256 tokens. All are float32; rows are full, so that no
+model on prompts of 256 tokens. Rows are full, so that no
 padding is skipped by one program and computed by another; rollouts are as long
 as the pairs' completions. Weights are random, and every program loads the same
-file of them.
+file of them. Those of the `large` model are for one GPU: weights and optimizer
+in float32, products in bfloat16. All others are float32 throughout.
 
 Imports numpy alone: the peers' environments hold neither JAX nor ours.
 """
@@ -48,6 +49,7 @@ class Size:
     num_heads: H, each of width / H.
     num_kv_heads: K, a divisor of H.
     mlp_width: F.
+    compute_dtype: of products, "float32" or "bfloat16"; weights are float32.
   """
 
   vocab_size: int
@@ -56,6 +58,7 @@ class Size:
   num_heads: int
   num_kv_heads: int
   mlp_width: int
+  compute_dtype: str = "float32"
 
   @property
   def head_dim(self) -> int:
@@ -82,6 +85,8 @@ SIZES = {
   "tiny": Size(4096, 4, 256, 4, 4, 1024),
   # The shape of SmolLM2-135M.
   "small": Size(49152, 30, 576, 9, 3, 1536),
+  # The shape of SmolLM2-1.7B.
+  "large": Size(49152, 24, 2048, 32, 32, 8192, "bfloat16"),
 }
 
 
@@ -123,8 +128,15 @@ CASES = {
     "hypo-small-128": (4, 128, 48),
     "gen-tiny-64": (16, 64, 32),
     "gen-small-128": (8, 128, 48),
+    "dpo-large-512": (4, 512, 128),
+    "hypo-large-512": (4, 512, 128),
+    "gen-large-512": (8, 512, 128),
   }.items()
 }
+
+
+# What a CPU is timed with.
+ON_CPU = tuple(name for name, case in CASES.items() if case.model != "large")
 
 
 def get_case(name: str) -> Case:
@@ -179,11 +191,12 @@ def _hidden_flops(case: Case, tokens: int, seen: int) -> int:
 
 
 def decode_bytes(case: Case) -> int:
-  """Returns the bytes of float32 weights that decoding reads: all, a token."""
+  """Returns the bytes of weights that decoding reads: all, a token."""
   if case.kind == "dpo":
     return 0
   weights = case.size.layer_weights + case.size.head_weights
-  return 4 * weights * case.completion_length
+  width = {"float32": 4, "bfloat16": 2}[case.size.compute_dtype]
+  return width * weights * case.completion_length
 
 
 def make_batch(case: Case) -> dict[str, np.ndarray]:
@@ -265,7 +278,7 @@ def _config(case: Case) -> dict:
     "head_dim": size.head_dim,
     "intermediate_size": size.mlp_width,
     "hidden_act": "silu",
-    "max_position_embeddings": 512,
+    "max_position_embeddings": 1024,
     "rms_norm_eps": NORM_EPS,
     "rope_theta": ROPE_THETA,
     "tie_word_embeddings": True,

@@ -9,6 +9,7 @@ An end-of-text token outside the vocabulary lets every rollout run to its
 length, and changes no draw.
 """
 
+import dataclasses
 import statistics
 import time
 from functools import partial
@@ -22,31 +23,56 @@ from hypo_jax import models, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch
 
 # Rows and columns of the product whose rate is taken for the machine's.
-_LARGE, _PRODUCTS = 2048, 7
+_LARGE, _LARGE_ON_GPU, _PRODUCTS = 2048, 8192, 7
 
 
 def run(case: cases.Case, clock: measure.Clock) -> dict:
   """Times the case; returns the rate of a large product beside it."""
-  policy = models.load(str(cases.checkpoint(case)))
+  policy = load(case)
   batch = cases.make_batch(case)
   if case.kind == "gen":
     clock.loop(_sampling_step(case, policy, batch))
   else:
     clock.loop(_training_step(case, policy, batch))
-  return {"product_flops_per_second": product_flops_per_second()}
+  rate = product_flops_per_second(case.size.compute_dtype)
+  found = {"product_flops_per_second": rate}
+  # Of an accelerator; a CPU has no such count.
+  memory = jax.devices()[0].memory_stats() or {}
+  if "peak_bytes_in_use" in memory:
+    found["device_peak_bytes"] = memory["peak_bytes_in_use"]
+  return found
 
 
-def product_flops_per_second() -> float:
-  """Returns the rate of one large float32 product, the median of a few."""
+def load(case: cases.Case) -> models.Policy:
+  """Returns the case's model: float32 weights, computing as the case does.
+
+  Like a job's, it knows where its rows lie, and so attends with the platform's
+  kernel.
+  """
+  policy = models.load(str(cases.checkpoint(case)))
+  config = dataclasses.replace(
+    policy.config, compute_dtype=case.size.compute_dtype
+  )
+  rows = sharding.row_sharding(sharding.make_mesh())
+  model = models.Model(config, rows=rows)
+  return dataclasses.replace(
+    policy, config=config, model=model, apply_fn=model.apply
+  )
+
+
+def product_flops_per_second(dtype: str = "float32") -> float:
+  """Returns the rate of one large product, the median of a few."""
   product = jax.jit(jnp.matmul)
-  matrix = jnp.ones((_LARGE, _LARGE))
+  large = _LARGE if jax.devices()[0].platform == "cpu" else _LARGE_ON_GPU
+  # Random: a product of ones can run faster than real ones do.
+  matrix = jax.random.normal(jax.random.key(0), (large, large), dtype)
   product(matrix, matrix).block_until_ready()
   seconds = []
   for _ in range(_PRODUCTS):
     start = time.perf_counter()
     product(matrix, matrix).block_until_ready()
     seconds.append(time.perf_counter() - start)
-  return 2 * _LARGE**3 / statistics.median(seconds)
+  return 2 * large**3 / statistics.median(seconds)
 
 
 def _sampling_step(case, policy, batch):

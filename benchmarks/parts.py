@@ -120,7 +120,7 @@ def run(
 
 def make_parts(case: cases.Case) -> dict[str, Part]:
   """Returns what is to be timed, by name."""
-  policy = models.load(str(cases.checkpoint(case)))
+  policy = own.load(case)
   model, params = policy.model, policy.params
   tokens = jax.tree.map(jnp.asarray, cases.make_batch(case))
   parts = {}

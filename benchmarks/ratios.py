@@ -34,8 +34,11 @@ HYPO_TARGETS = {
   ("hypo-tiny-256", "dpo-tiny-256"): 1.8,
   ("hypo-small-128", "dpo-small-128"): 1.9,
 }
-# Relative difference from ours up to which two programs did the same work.
-_SAME = 1e-3
+# Relative difference from ours up to which two programs did the same work, by
+# what products are computed in.
+_SAME = {"float32": 1e-3, "bfloat16": 3e-2}
+# Nats of a sequence's KL up to which it is none: a KL of 0 has no scale.
+_SAME_KL = {"float32": 1e-3, "bfloat16": 0.3}
 # That of the rollouts' mean log-prob, which differs from draw to draw: 256
 # tokens or more of deviation 1 nat around 8 give 0.8%. Greedy or truncated
 # sampling is off by tens of percent.
@@ -131,9 +134,9 @@ def disagreements(lines: Iterable[Line]) -> list[str]:
       wanted = expected.get(name)
       if wanted is None:
         continue
-      relative = _SAME_DRAWS if name == "rollout_log_probs" else _SAME
-      # A KL of 0 has no scale of its own: nats a sequence.
-      absolute = _SAME if name == "kl" else 0.0
+      dtype = cases.get_case(line["case"]).size.compute_dtype
+      relative = _SAME_DRAWS if name == "rollout_log_probs" else _SAME[dtype]
+      absolute = _SAME_KL[dtype] if name == "kl" else 0.0
       if math.isclose(value, wanted, rel_tol=relative, abs_tol=absolute):
         continue
       found[line["program"], line["case"], name] = (
@@ -185,20 +188,24 @@ def _speed(lines, names, peers) -> str:
 def _memory(lines, names, programs) -> str:
   rows = []
   for name in names:
-    row = [name]
+    row, field = [name], "peak_bytes"
+    # Where there is a GPU, its memory is what counts.
+    if any("device_peak_bytes" in ln for ln in lines if ln["case"] == name):
+      field = "device_peak_bytes"
     for program in programs:
-      row.append(
-        _median(lines, program, name, "peak_bytes", "{:.2f}", 2**30)
-        + " / "
-        + _median(lines, program, name, "anon_bytes", "{:.2f}", 2**30)
-      )
+      cell = _median(lines, program, name, field, "{:.2f}", 2**30)
+      if field == "peak_bytes":
+        own = _median(lines, program, name, "anon_bytes", "{:.2f}", 2**30)
+        cell += f" / {own}"
+      row.append(cell)
     trained = cases.get_case(name).kind != "gen"
-    ratio = of(lines, (cases.OURS, name), ("trl", name), "peak_bytes")
+    ratio = of(lines, (cases.OURS, name), ("trl", name), field)
     target = MEMORY_TARGET if trained else None
     rows.append([*row, f"{ratio}{_verdict(ratio, at_most=target)}"])
   return _table(
-    "GiB: peak resident since the start / peak of own memory in warm steps",
-    ["case", *programs, "ours / trl, resident"],
+    "GiB: peak resident since the start / peak of own memory in warm steps; "
+    "on a GPU, the peak of its memory",
+    ["case", *programs, "ours / trl"],
     rows,
   )
 

@@ -89,7 +89,7 @@ def test_the_cases_need_what_the_targets_were_set_by():
   assert cases.SIZES["small"].num_params == 134_515_008
 
 
-@pytest.mark.parametrize("name", ["tiny", "small"])
+@pytest.mark.parametrize("name", ["tiny", "small", "large"])
 def test_parameters_are_those_of_our_model(name):
   size = cases.SIZES[name]
   config = models.parse_config(
@@ -254,6 +254,24 @@ def test_the_page_says_whether_a_target_is_met(seconds, word):
   assert f"[at least {word}]" in text
   # As much memory as TRL: the target is 0.7 of it.
   assert "1.00 (1.00 to 1.00) [at most 0.7: missed]" in text
+
+
+def test_the_page_compares_a_gpus_memory_where_there_is_one():
+  lines = [
+    line("hypo_jax", "dpo-large-512", 0, 1.0, device_peak_bytes=2**33),
+    line("trl", "dpo-large-512", 0, 3.0, device_peak_bytes=2**34),
+  ]
+  text = ratios.page(lines, ["dpo-large-512"], ["hypo_jax", "trl"])
+  assert "| 8.00 | 16.00 | 0.50 (0.50 to 0.50) [at most 0.7: met]" in text
+
+
+def test_rounding_is_no_other_computation_in_bfloat16():
+  ours = line("hypo_jax", "hypo-large-512", 0, 1.0)
+  peer = line("trl", "hypo-large-512", 0, 1.0)
+  peer["check"] = peer["check"] | {"kl": 0.1, "grad_norm": 14.1}
+  assert not ratios.disagreements([ours, peer])
+  peer["check"]["grad_norm"] = 15.0
+  assert len(ratios.disagreements([ours, peer])) == 1
 
 
 def test_the_page_sets_hypo_against_dpo():

@@ -7,7 +7,9 @@
 DPO is the trainer's own loop, timed between its two step callbacks: batches are
 made outside. The reference's log-probs of pairs are computed beforehand, which
 TRL offers (precompute_ref_log_probs). What differs from TRL's defaults makes
-the work equal: float32, no gradient checkpointing, no log at the timed steps.
+the work equal: float32, or float32 weights under autocast to bfloat16 where the
+case computes so; no gradient checkpointing, no log at the timed steps. A GPU is
+used where there is one.
 
 HyPO overrides compute_loss, as TRL's users extend a trainer: generate() draws
 the rollouts, policy and reference score them in forwards of their own, through
@@ -76,7 +78,14 @@ class StepCallback(transformers.TrainerCallback):
     self._clock.begin()
 
   def on_step_end(self, *args, **kwargs):
+    _wait()
     self._clock.end(self.trainer.check)
+
+
+def _wait() -> None:
+  """Waits for a GPU to finish."""
+  if torch.cuda.is_available():
+    torch.cuda.synchronize()
 
 
 def generate(model, prompts: torch.Tensor, length: int) -> torch.Tensor:
@@ -113,21 +122,22 @@ def _log_probs(model, tokens: torch.Tensor, length: int) -> torch.Tensor:
   return scored.log_probs.sum(dim=1)
 
 
-def run(case: cases.Case, clock: measure.Clock) -> None:
-  """Times the case."""
+def run(case: cases.Case, clock: measure.Clock) -> dict:
+  """Times the case; returns a GPU's peak of memory."""
   torch.set_num_threads(len(os.sched_getaffinity(0)))
   torch.manual_seed(0)
   batch, model = cases.make_batch(case), _load(case)
   if case.kind == "gen":
-    model.eval()
-    prompts = torch.from_numpy(batch["prompt"]).long()
+    model = model.eval().to(_compute_dtype(case))
+    prompts = torch.from_numpy(batch["prompt"]).long().to(model.device)
 
     def sample() -> measure.Check:
       generate(model, prompts, case.completion_length)
+      _wait()
       return {}
 
     clock.loop(sample)
-    return
+    return _memory()
   callback = StepCallback(clock)
   trainer_class = HypoTrainer if case.kind == "hypo" else TokenTrainer
   with tempfile.TemporaryDirectory() as folder:
@@ -144,12 +154,24 @@ def run(case: cases.Case, clock: measure.Clock) -> None:
     callback.trainer = trainer
     _keep_gradient_norm(trainer)
     trainer.train()
+  return _memory()
+
+
+def _memory() -> dict:
+  if not torch.cuda.is_available():
+    return {}
+  return {"device_peak_bytes": torch.cuda.max_memory_allocated()}
+
+
+def _compute_dtype(case: cases.Case) -> torch.dtype:
+  return getattr(torch, case.size.compute_dtype)
 
 
 def _load(case: cases.Case):
-  return transformers.AutoModelForCausalLM.from_pretrained(
+  model = transformers.AutoModelForCausalLM.from_pretrained(
     str(cases.checkpoint(case)), dtype=torch.float32
   )
+  return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _settings(case: cases.Case, folder: str, num_steps: int) -> DPOConfig:
@@ -164,9 +186,9 @@ def _settings(case: cases.Case, folder: str, num_steps: int) -> DPOConfig:
     lr_scheduler_type="constant",
     weight_decay=0.0,
     max_grad_norm=cases.MAX_GRAD_NORM,
-    bf16=False,
+    bf16=_compute_dtype(case) == torch.bfloat16,
     gradient_checkpointing=False,
-    use_cpu=True,
+    use_cpu=not torch.cuda.is_available(),
     dataloader_pin_memory=False,
     save_strategy="no",
     logging_strategy="no",
