@@ -94,7 +94,9 @@ def make_complete(
   keys_values are what `Model.prompt_forward` says of them. Arguments as in
   `make_rollout_step`.
   """
-  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  # On an H100 a token of a 1.7B model takes 2.5 ms with layers apart, 5.2 ms
+  # with layers scanned; a TPU was not timed.
+  apart = mesh.devices.flat[0].platform != "tpu"
 
   def complete(params, last, keys_values, prompt_mask, keys) -> Completions:
     step_fn, cache = model.decoder(
@@ -103,7 +105,7 @@ def make_complete(
       prompt_mask,
       samples_per_prompt=samples_per_prompt,
       max_new_tokens=max_new_tokens,
-      unroll=on_cpu,
+      unroll=apart,
     )
     return sampling.decode(
       step_fn,
