@@ -47,7 +47,9 @@ def get_config() -> ConfigDict:
   config.data.completion_length = 28  # tokens, EOS included
   config.data.reference_cache = ""  # shared between runs; empty: the workdir's
   config.data.num_demonstrations = 8192  # reviews only
-  config.data.num_pairs = 512  # reviews only
+  config.data.num_pairs = 512  # sampled and judged: reviews, layout text
+  config.data.prompt_words = 4  # layout text only: how many are gone on from
+  config.data.judge = ""  # module:function of completions; reviews has its own
   config.data.as_messages = False  # text prompts to the chat template
   config.data.validation_fraction = 0.1  # of a file's prompts
   config.data.test_fraction = 0.15
@@ -140,6 +142,10 @@ def get_config() -> ConfigDict:
   config.profile.steps = ()  # 10,13: traces steps 10 to 12 of each method
 
   config.evaluate = ConfigDict()
+  config.evaluate.batch_size = 0  # prompts a call; 0: preference.batch_size
+  # Of the training prompts; their pairs train a reward model alone, whose
+  # rewards evaluations then tell.
+  config.evaluate.reward_model_share = 0.0
   config.evaluate.every_steps = 20
   config.evaluate.also_at_steps = (5, 10, 15, 30)
   config.evaluate.num_prompts = 512  # test prompts

@@ -172,7 +172,7 @@ def judge_samples(judge, tokenizer, prompts, samples: PolicySamples) -> Judged:
   """Judges completions as text, on process 0; every process gets the result.
 
   Args:
-    judge: (prompt, completion) -> (reward, valid, num_clauses).
+    judge: (prompt, completion) -> (reward, valid, clauses or words).
     tokenizer: decodes the completions.
     prompts: n texts.
     samples: cut at the training limit.
@@ -286,11 +286,13 @@ class Evaluator:
     sampler: of `make_sampler`.
     pair_scorer: of `make_pair_scorer`.
     reference: the reference's parameters.
-    judge: (prompt, completion) -> (reward, valid, num_clauses), or None.
+    judge: (prompt, completion) -> (reward, valid, clauses or words), or None.
     tokenizer: decodes for the judge.
     completion_length: the training limit, tokens.
     eos_token_ids: ids that end a completion.
     beta: of the held-out pairs' loss.
+    learned_rewards: (prompt rows, completions) -> [n, k], a reward model's, or
+      None.
   """
 
   sampler: Callable[..., PolicySamples]
@@ -301,6 +303,7 @@ class Evaluator:
   completion_length: int
   eos_token_ids: tuple[int, ...]
   beta: float
+  learned_rewards: Callable[[Arrays, PolicySamples], np.ndarray] | None = None
 
   def sample(self, params, rows: Arrays, key: jax.Array) -> PolicySamples:
     return self.sampler(
@@ -335,6 +338,10 @@ class Evaluator:
     )
     short = samples.cut(self.completion_length)
     entry |= describe_coverage(short, split.offline)
+    if self.learned_rewards is not None:
+      learned = self.learned_rewards(split.prompt_rows, short)
+      mean, stderr = statistics.mean_and_stderr(learned.mean(-1))
+      entry |= {"learned_reward_mean": mean, "learned_reward_stderr": stderr}
     names = statistics.JUDGED_FIELDS
     entry |= dict.fromkeys(names) | {"wins": None}
     if judged is not None:

@@ -212,6 +212,7 @@ def _describe(entry: dict[str, Any]) -> str:
     "win rate": ("win_rate", ".3f"),
     "KL": ("kl", ".2f"),
     "reward": ("reward_mean", ".3f"),
+    "learned reward": ("learned_reward_mean", ".3f"),
     "invalid": ("invalid_rate", ".1%"),
     "pair accuracy": ("pair_accuracy", ".3f"),
     "chosen log-ratio": ("chosen_log_ratio", ".2f"),

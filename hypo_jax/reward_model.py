@@ -136,6 +136,38 @@ def make_pair_scorer(model, *, batch_size: int, mesh: Mesh):
   return evaluate.over_pairs(score, (2,), batch_size=batch_size, mesh=mesh)
 
 
+def make_sample_scorer(model, *, batch_size: int, mesh: Mesh):
+  """Returns scorer(params, prompt_rows, samples) -> numpy rewards [n, k].
+
+  `params` are as in `completion_rewards`, `prompt_rows` the numpy arrays
+  "prompt_tokens" and "prompt_mask", `samples` a `statistics.PolicySamples` of
+  the same n prompts.
+  """
+  model = model.with_rows(sharding.row_sharding(mesh))
+
+  @jax.jit
+  def score(params, rows: Rows):
+    return completion_rewards(model, params, rows)
+
+  def scorer(params, prompt_rows, samples) -> np.ndarray:
+    rows = Rows(
+      prompt_rows["prompt_tokens"],
+      prompt_rows["prompt_mask"],
+      samples.tokens,
+      samples.mask,
+    )
+    parts = []
+    for start in range(0, len(samples.tokens), batch_size):
+      # The last batch wraps around, so that all have one shape.
+      numbers = np.arange(start, start + batch_size) % len(samples.tokens)
+      batch = jax.tree.map(lambda x, at=numbers: x[at], rows)
+      placed = sharding.put_rows(mesh, batch)
+      parts.append(sharding.gather(score(params, placed)))
+    return np.concatenate(parts)[: len(samples.tokens)]
+
+  return scorer
+
+
 def centred(params: Params, mean: jax.Array | float) -> Params:
   """Returns the same model with all rewards lowered by `mean`."""
   head = params["reward_head"]

@@ -53,7 +53,7 @@ class Judged(NamedTuple):
   Attributes:
     rewards: float64 [n, k].
     valid: bool [n, k].
-    clauses: int64 [n, k].
+    clauses: int64 [n, k], or words: what lengths are compared by.
   """
 
   rewards: np.ndarray
@@ -83,7 +83,7 @@ def wins(rewards: np.ndarray, ref_rewards: np.ndarray) -> np.ndarray:
 
 
 def length_matched_win_rate(judged: Judged, reference: Judged) -> float | None:
-  """Win rate over comparisons of completions with equally many clauses."""
+  """Win rate over comparisons of completions that are equally long."""
   mine, other = judged.rewards[:, :, None], reference.rewards[:, None, :]
   won = (mine > other) + 0.5 * (mine == other)
   same = judged.clauses[:, :, None] == reference.clauses[:, None, :]

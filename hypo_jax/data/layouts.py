@@ -14,6 +14,7 @@
                    score_A, score_B (Stanford Human Preferences)
     rated          text, rating; see `rated`
     tldr_sft       subreddit, title, post, summary; demonstrations alone
+    text           text; not pairs: see `continuations`
 
 What they become: see `rows` and `rated`.
 """
@@ -203,3 +204,6 @@ PROMPTS = (
   Layout("explicit", ("prompt",), _has("prompt"), rows.prompt_alone),
   *_OTHERS,
 )
+
+# Of texts, of which the first words will be the prompts.
+TEXTS = (Layout("text", ("text",), _has("text"), rows.text_alone),)

@@ -265,15 +265,50 @@ def split_of(
   prompt: readers.Prompt, *, validation_fraction: float, test_fraction: float
 ) -> str:
   """Returns the split of a prompt, from a hash of its text alone."""
-  digest = hashlib.sha256(
-    filters_lib.prompt_identity(prompt).encode("utf-8")
-  ).digest()
-  place = int.from_bytes(digest[:8], "little") / 2**64
+  place = _place(prompt)
   if place < test_fraction:
     return "test"
   return (
     "validation" if place < test_fraction + validation_fraction else "train"
   )
+
+
+def keep_apart(
+  records: list[dict[str, Any]], share: float
+) -> dict[str, list[dict[str, Any]]]:
+  """Returns training pairs as "train" and "reward_model", split by prompt.
+
+  Args:
+    records: pairs.
+    share: expected share of the prompts under "reward_model", in (0, 1).
+
+  Raises:
+    ValueError: for another share, or one that leaves either side without pairs.
+  """
+  if not 0 < share < 1:
+    raise ValueError(
+      f"evaluate.reward_model_share: expected 0 or a share below 1, got {share}"
+    )
+  parts: dict[str, list[dict[str, Any]]] = {"train": [], "reward_model": []}
+  for record in records:
+    # Salted: `split_of` has put these prompts at one end of the plain hash.
+    apart = _place(record["prompt"], salt="reward model ") < share
+    parts["reward_model" if apart else "train"].append(record)
+  for name, kept in parts.items():
+    if not kept:
+      raise ValueError(
+        f"evaluate.reward_model_share: expected a share of {len(records)} "
+        f"training pairs that leaves some to both, got {share} and none under "
+        f"{name}"
+      )
+  return parts
+
+
+def _place(prompt: readers.Prompt, *, salt: str = "") -> float:
+  """Returns a prompt's place in [0, 1), from a hash of its text."""
+  identity = salt + filters_lib.prompt_identity(prompt)
+  digest = hashlib.sha256(identity.encode("utf-8")).digest()
+  return int.from_bytes(digest[:8], "little") / 2**64
 
 
 def count_leaked_prompts(splits: dict[str, list[dict[str, Any]]]) -> int:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reads preferences, demonstrations and prompts from files, row by row.
+"""Reads preferences, demonstrations, prompts and texts from files, by row.
 
 Which files and folders: see `formats`. What their rows mean: see `layouts`; the
 layout is recognised by the keys of the first rows. A prompt is text or a list
@@ -166,6 +166,25 @@ def read_prompts(
   )
 
 
+def read_texts(
+  path: str | os.PathLike,
+  *,
+  on_bad: str = "auto",
+  max_bad_fraction: float = 0.01,
+) -> Reading:
+  """Reads rows {"text"}, as rated texts are.
+
+  Of a folder with several splits "train" is read. Other arguments and errors
+  are those of `read_preferences`, whose files it takes.
+
+  Returns:
+    Records {"text"}.
+  """
+  return _read(
+    path, layouts.TEXTS, "auto", None, on_bad, max_bad_fraction, False
+  )
+
+
 def recognise_layout(
   path: str | os.PathLike, *, layout: str = "auto", split: str = ""
 ) -> str:
@@ -268,7 +287,8 @@ def _judge_bad_rows(
   listing = "".join(f"\n  {row}" for row in bad[:_SHOWN])
   if not num_good:
     raise ValueError(
-      f"{path}: expected pairs or prompts, no good row among {total}{listing}"
+      f"{path}: expected pairs, prompts or texts, no good row among "
+      f"{total}{listing}"
     )
   if not bad:
     return

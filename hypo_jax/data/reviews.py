@@ -32,7 +32,7 @@ import itertools
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -198,19 +198,21 @@ def label_pair(
   *,
   uniform: float,
   temperature: float = 0.25,
+  judge: Callable[[str, str], Judgement] = judge,
 ) -> dict[str, str] | None:
   """Says which of two completions is preferred, by the Bradley-Terry model.
 
       P(first preferred) = sigmoid((r(first) - r(second)) / temperature),
 
-  where r is the gold reward.
+  where r is the judge's reward.
 
   Args:
-    prompt: of this world.
+    prompt: that both answer.
     first: a completion.
     second: another.
     uniform: drawn from [0, 1); below P, the first is preferred.
-    temperature: in units of gold reward, above 0.
+    temperature: in units of reward, above 0.
+    judge: this world's, or another: (prompt, completion) -> Judgement.
 
   Returns:
     {"prompt", "chosen", "rejected"}, or None where both are the same text.

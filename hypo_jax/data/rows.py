@@ -164,6 +164,12 @@ def demonstration(row: fields.Row, as_messages: bool = False) -> Record:
   }
 
 
+def text_alone(row: fields.Row, as_messages: bool = False) -> Record:
+  """A text that is to be continued; whatever else the row has is left."""
+  del as_messages
+  return {"text": fields.text(row, "text")}
+
+
 def prompt_alone(row: fields.Row, as_messages: bool = False) -> Record:
   """A prompt; whatever else the row has is not looked at."""
   return {"prompt": _dialogue_prompt(fields.prompt(row), as_messages)}

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a job learns from: demonstrations, pairs, prompts and, if any, a judge.
 
-Two kinds. The embedded world (`reviews`) makes its prompts and demonstrations
+Three kinds. The embedded world (`reviews`) makes its prompts and demonstrations
 and has an exact judge; its pairs are sampled from the reference policy later,
-by the job. A preference file brings pairs, split by prompt; its demonstrations
-are the chosen completions, and nobody judges.
+by the job. Texts to be continued (`continuations`) give prompts and
+demonstrations, and their pairs come likewise. A preference file brings pairs,
+split by prompt; its demonstrations are the chosen completions, and nobody
+judges but a function of the user's.
 """
 
 import dataclasses
@@ -25,6 +27,8 @@ Arrays = dict[str, np.ndarray]
 Records = list[dict[str, Any]]
 
 SPLITS = ("train", "validation", "test")
+# Held-out pairs that are sampled for validation and for test.
+_NUM_HELD_OUT = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,9 @@ class Task:
     prompts: by split, what policies are evaluated on; the rollouts of training
       answer the prompts of "rollout", or of the pairs where that is missing.
     pairs: by split, records {"prompt", "chosen", "rejected"}, or None where
-      the reference policy has yet to sample them.
+      the reference policy has yet to sample them. Pairs under "reward_model"
+      are kept apart for a reward model that policies are measured by.
+    pair_prompts: by split, the prompts that it then samples for.
     judge: (prompt, completion) -> reviews.Judgement, or None.
     notes: what was skipped while reading, for the terminal.
     counts: of the pairs' file, what JSON holds: "layout", "rows_read"
@@ -49,6 +55,7 @@ class Task:
   prompts: dict[str, list[Any]]
   pairs: dict[str, Records] | None
   judge: Callable[[str, str], Any] | None
+  pair_prompts: dict[str, list[str]] = dataclasses.field(default_factory=dict)
   notes: tuple[str, ...] = ()
   counts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -56,6 +63,7 @@ class Task:
 def reviews_task(
   *,
   num_demonstrations: int,
+  num_pairs: int,
   num_prompts: dict[str, int],
   seed: int,
   rollout_path: str = "",
@@ -64,6 +72,7 @@ def reviews_task(
 
   Args:
     num_demonstrations: for supervised fine-tuning.
+    num_pairs: to be sampled for training.
     num_prompts: "validation" and "test": prompts of the evaluations.
     seed: of what is drawn.
     rollout_path: "reviews" for the world's own prompts without pairs, or "".
@@ -85,9 +94,31 @@ def reviews_task(
       for split, count in num_prompts.items()
     },
     pairs=None,
+    pair_prompts={
+      split: reviews.prompts(
+        name, num_pair_prompts(num_pairs, split), seed=seed
+      )
+      for split, name in zip(
+        SPLITS, ("pairs", "validation_pairs", "test_pairs"), strict=True
+      )
+    },
     judge=reviews.judge,
-    counts=_counts("reviews"),
+    counts=counts("reviews"),
   )
+
+
+def num_wanted_pairs(num_pairs: int, split: str) -> int:
+  """Returns how many pairs of a split are sampled, num_pairs for training."""
+  return num_pairs if split == "train" else _NUM_HELD_OUT
+
+
+def num_pair_prompts(num_pairs: int, split: str) -> int:
+  """Returns how many prompts are sampled for: a quarter to spare.
+
+  Completions of some prompts all agree, or do not end.
+  """
+  wanted = num_wanted_pairs(num_pairs, split)
+  return wanted + wanted // 4
 
 
 def preference_file_task(
@@ -104,6 +135,8 @@ def preference_file_task(
   layout: str = "auto",
   split: str = "",
   filters: filters_lib.Filters = filters_lib.NONE,
+  judge: Callable[[Any, str], Any] | None = None,
+  reward_model_share: float = 0.0,
 ) -> Task:
   """Returns a preference file's task, its dataset built under data_dir.
 
@@ -124,6 +157,9 @@ def preference_file_task(
     split: ready-made split of a folder or hub name that pairs are read from,
       or ""; a file is read whole.
     filters: pairs to leave out.
+    judge: of completions, or None.
+    reward_model_share: expected share of the training prompts whose pairs are
+      kept apart, under "reward_model"; nothing else learns from them.
   """
   # tfds is slow to import, and the embedded world does without it.
   from hypo_jax.data import preferences
@@ -143,6 +179,8 @@ def preference_file_task(
     **fractions,
   )
   pairs = {split: preferences.read_split(builder, split) for split in SPLITS}
+  if reward_model_share:
+    pairs |= preferences.keep_apart(pairs["train"], reward_model_share)
   if empty := [name for name, records in pairs.items() if not records]:
     everything = [r["prompt"] for records in pairs.values() for r in records]
     raise ValueError(
@@ -183,9 +221,9 @@ def preference_file_task(
     demonstrations=demonstrations,
     prompts=prompts,
     pairs=pairs,
-    judge=None,
+    judge=judge,
     notes=tuple(notes),
-    counts=_counts(
+    counts=counts(
       about["layout"],
       rows_read=about["good_rows"] + about["bad_rows"],
       bad_rows=about["bad_rows"],
@@ -204,14 +242,19 @@ def _of_folder(path: str, split: str) -> str:
 def _notes(path: str, about: Any, pairs: dict[str, Records]) -> list[str]:
   """Returns what was read, for the terminal."""
   count = {split: len(records) for split, records in pairs.items()}
+  apart = (
+    f", {count['reward_model']} for the reward model"
+    if "reward_model" in count
+    else ""
+  )
   left_over = (
     f"; {about['unpaired_rows']} texts without a pair"
     if about["unpaired_rows"]
     else ""
   )
   return [
-    f"{path}: layout {about['layout']}; {count['train']} pairs to train on, "
-    f"{count['validation']} to validate, {count['test']} held out; "
+    f"{path}: layout {about['layout']}; {count['train']} pairs to train on"
+    f"{apart}, {count['validation']} to validate, {count['test']} held out; "
     f"{about['bad_rows']} bad rows skipped, {about['leaked_prompts']} prompts "
     f"in two splits{left_over}",
     *(
@@ -222,7 +265,7 @@ def _notes(path: str, about: Any, pairs: dict[str, Records]) -> list[str]:
   ]
 
 
-def _counts(
+def counts(
   layout: str,
   *,
   rows_read: int = 0,
@@ -278,42 +321,6 @@ class Tokens:
       )
       for record in records
     )
-
-
-def label_pairs(
-  prompts: list[str],
-  completions: list[list[str]],
-  *,
-  num_pairs: int,
-  seed: int,
-  split: str,
-) -> Records:
-  """Labels the first two different completions of each prompt.
-
-  Args:
-    prompts: of the embedded world.
-    completions: by prompt, sampled from the reference; those that did not end,
-      or hold what is no word, are left out by the caller.
-    num_pairs: how many are wanted.
-    seed: of the labels' noise.
-    split: likewise.
-
-  Raises:
-    ValueError: if too few prompts have two different completions.
-  """
-  uniform = np.random.default_rng([seed, SPLITS.index(split)]).random
-  pairs = []
-  for prompt, texts in zip(prompts, completions, strict=True):
-    distinct = list(dict.fromkeys(texts))
-    draw = uniform()
-    if len(distinct) > 1:
-      pairs.append(reviews.label_pair(prompt, *distinct[:2], uniform=draw))
-  if len(pairs) < num_pairs:
-    raise ValueError(
-      f"num_pairs: expected {num_pairs} prompts with two different completions "
-      f"in {split}, got {len(pairs)}"
-    )
-  return pairs[:num_pairs]
 
 
 def write_records(path: pathlib.Path, records: Records) -> None:

@@ -45,8 +45,14 @@ def _run(job: Job) -> dict[str, Any]:
     pairs = get_pairs(job, reference)
   with job.clock("reference"):
     tables = score_reference(job, reference, pairs)
-    evaluator, split = make_evaluator(job, reference, tables, "validation")
-  rewards_of = None
+  learned, rewards_of = None, None
+  if job.config.evaluate.reward_model_share:
+    with job.clock("reward model"):
+      learned = rewards.make_learned_rewards(job, reference, tables)
+  with job.clock("reference"):
+    evaluator, split = make_evaluator(
+      job, reference, tables, "validation", learned
+    )
   if job.config.reward:
     with job.clock("rewards"):
       prompts = job.task.prompts.get("rollout") or [
@@ -67,6 +73,6 @@ def _run(job: Job) -> dict[str, Any]:
         rewards_of,
       )
   with job.clock("test"):
-    measured = measure_all(job, reference, tables, histories)
+    measured = measure_all(job, reference, tables, histories, learned)
   with job.clock("report"):
     return write_report(job, measured, histories)

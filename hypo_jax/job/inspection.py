@@ -90,6 +90,7 @@ def _records(
   if all(file.exists() for file in files.values()):
     records = {s: tasks.read_records(f).records for s, f in files.items()}
     return records, f"{folder}, sampled by a job"
+  world = "the embedded world" if path == "reviews" else path
   return {"train": task.demonstrations}, (
-    f"the embedded world, whose pairs a job has yet to sample into {folder}"
+    f"{world}, whose pairs a job has yet to sample into {folder}"
   )

@@ -10,6 +10,7 @@ from typing import Any
 
 from hypo_jax import evaluate, models, report, train
 from hypo_jax.checkpoint import best_step
+from hypo_jax.job import rewards
 from hypo_jax.job.pairs import get_pairs, score_reference
 from hypo_jax.job.results import make_evaluator
 from hypo_jax.job.setup import Job
@@ -71,7 +72,8 @@ def evaluate_checkpoint(job: Job, checkpoint: str) -> dict[str, Any]:
   reference = restore_reference(job)
   policy, step, _ = load_policy(job, checkpoint, reference)
   tables = score_reference(job, reference, get_pairs(job, reference))
-  evaluator, split = make_evaluator(job, reference, tables, "test")
+  learned = rewards.make_learned_rewards(job, reference, tables)
+  evaluator, split = make_evaluator(job, reference, tables, "test", learned)
   key = job.key("evaluate", "test")
   entry, _, _ = evaluator.measure(policy.params, split, key)
   del entry["wins"]

@@ -9,16 +9,13 @@ import numpy as np
 
 from hypo_jax import evaluate
 from hypo_jax.checkpoint import fingerprint
-from hypo_jax.data import pipeline, reviews, tasks
+from hypo_jax.data import labels, pipeline, tasks
 from hypo_jax.job.reference_cache import ReferenceCache, digest, fill
 from hypo_jax.job.setup import Job
 
-# Held-out pairs that the embedded world samples for validation and for test.
-_NUM_HELD_OUT = 256
-
 
 def get_pairs(job: Job, reference: Any) -> dict[str, tasks.Records]:
-  """Returns the pairs by split, sampled and labelled where a world has none."""
+  """Returns the pairs by split, sampled and labelled where a task has none."""
   if job.task.pairs is not None:
     return job.task.pairs
   folder = job.workdir / "data"
@@ -39,10 +36,10 @@ def get_pairs(job: Job, reference: Any) -> dict[str, tasks.Records]:
 
 def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
   """Two different completions a prompt, from the reference, labelled."""
-  wanted = job.config.data.num_pairs if split == "train" else _NUM_HELD_OUT
-  # A quarter to spare: prompts whose completions all agree, or do not end.
-  name = "pairs" if split == "train" else f"{split}_pairs"
-  prompts = reviews.prompts(name, wanted + wanted // 4, seed=job.config.seed)
+  prompts = job.task.pair_prompts[split]
+  wanted = tasks.num_wanted_pairs(job.config.data.num_pairs, split)
+  if split != "train":  # A file may hold out fewer prompts.
+    wanted = min(wanted, len(prompts) * 4 // 5)
   sampler = job.samplers["validation"]
   rows = job.tokens.prompts(prompts)
   key = job.key("pairs", split)
@@ -55,8 +52,13 @@ def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
     [t for t, e in zip(row, end, strict=True) if e and tokenizer.spells(t)]
     for row, end in zip(evaluate.decode(tokenizer, samples), ended, strict=True)
   ]
-  return tasks.label_pairs(
-    prompts, texts, num_pairs=wanted, seed=job.config.seed, split=split
+  return labels.label_pairs(
+    prompts,
+    texts,
+    judge=job.task.judge,
+    num_pairs=wanted,
+    seed=job.config.seed,
+    split=split,
   )
 
 
@@ -66,7 +68,8 @@ def score_reference(
   """Returns each split's pairs as arrays, with the reference's log-probs.
 
   They are kept on disk, for other runs too (`reference_cache`). Training pairs
-  that no step will come to are not scored; theirs are nan.
+  that no step will come to, and a reward model's, are not scored; theirs are
+  nan.
   """
   tables = {}
   for split, records in pairs.items():
@@ -75,6 +78,8 @@ def score_reference(
   num_pairs = {s: len(table["pair_mask"]) for s, table in tables.items()}
   needed = {split: np.arange(count) for split, count in num_pairs.items()}
   needed["train"] = _visited_rows(job, num_pairs["train"])
+  if "reward_model" in needed:
+    needed["reward_model"] = np.arange(0)
   cache = ReferenceCache(
     _cache_folder(job), _parts(job, reference, pairs, tables)
   )

@@ -4,6 +4,7 @@
 
 import importlib.metadata
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ _NUM_SHOWN_PROMPTS, _NUM_SHOWN = 32, 2
 _REWARD_EDGES = np.linspace(-1.0, 1.0, 21)
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 _INTERNAL = ("wins", "pair_fit")
+LearnedRewards = Callable[..., np.ndarray]
 
 
 def make_evaluator(
@@ -34,6 +36,7 @@ def make_evaluator(
   reference: Any,
   tables: dict[str, dict[str, np.ndarray]],
   split: str,
+  learned_rewards: LearnedRewards | None = None,
 ) -> tuple[evaluate.Evaluator, evaluate.Split]:
   """Returns what measures policies, and what it measures them on.
 
@@ -42,6 +45,7 @@ def make_evaluator(
     reference: the reference policy's parameters.
     tables: pairs by split, as `score_reference` gives them.
     split: "validation" or "test".
+    learned_rewards: of `rewards.make_learned_rewards`.
   """
   evaluator = evaluate.Evaluator(
     sampler=job.samplers[split],
@@ -52,6 +56,7 @@ def make_evaluator(
     completion_length=job.tokens.completion_length,
     eos_token_ids=job.eos_token_ids,
     beta=job.config.preference.beta,
+    learned_rewards=learned_rewards,
   )
   prompts, pairs = job.task.prompts[split], tables[split]
   num_seen = min(_NUM_TRAIN_PROMPTS, len(prompts))
@@ -86,6 +91,7 @@ def measure_all(
   reference: Any,
   tables: dict[str, dict[str, np.ndarray]],
   histories: dict[str, list[dict[str, Any]]],
+  learned_rewards: LearnedRewards | None = None,
 ) -> dict[str, dict[str, Any]]:
   """Measures reference, final, best and best-pair-loss policies on the test.
 
@@ -96,7 +102,9 @@ def measure_all(
     entry with "wins", "reward_histogram", "coverage" and "shown" samples.
   """
 
-  evaluator, split = make_evaluator(job, reference, tables, "test")
+  evaluator, split = make_evaluator(
+    job, reference, tables, "test", learned_rewards
+  )
 
   def measured(name: str, params: Any, step: int, key) -> dict[str, Any]:
     path = job.workdir / "evaluations" / f"{name.replace(' ', '_')}.json"

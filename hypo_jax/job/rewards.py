@@ -32,6 +32,12 @@ def check(job: Job) -> None:
   """Raises ValueError where `config.reward` names nothing that there is."""
   if job.config.reward not in ("", "model"):
     _text_function(job)
+  if job.config.reward == "model" and job.config.evaluate.reward_model_share:
+    raise ValueError(
+      "evaluate.reward_model_share: expected 0 where reward is model, since a "
+      "job has one reward model, got "
+      f"{job.config.evaluate.reward_model_share}"
+    )
 
 
 def make_reward_source(
@@ -94,6 +100,24 @@ def _from_texts(job: Job, prompts, function, rollouts: Rollouts, row):
   if jax.process_count() > 1:
     given = multihost_utils.broadcast_one_to_all(given)
   return sharding.put_rows(job.mesh, given)
+
+
+def make_learned_rewards(job: Job, reference: Any, tables: Tables):
+  """Returns what `evaluate.Evaluator.learned_rewards` is, or None.
+
+  The model is trained on the pairs kept apart for it, or restored.
+  """
+  if not job.config.evaluate.reward_model_share:
+    return None
+  apart = tables | {"train": tables["reward_model"]}
+  params = train_reward_model(job, reference, apart)
+  scorer = reward_model.make_sample_scorer(
+    job.model,
+    batch_size=job.config.evaluate.batch_size
+    or job.config.preference.batch_size,
+    mesh=job.mesh,
+  )
+  return partial(scorer, params)
 
 
 def train_reward_model(job: Job, reference: Any, tables: Tables) -> Any:

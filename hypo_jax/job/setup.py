@@ -17,9 +17,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from hypo_jax import evaluate, keys, models, sharding, statistics
+from hypo_jax import evaluate, keys, models, rewards, sharding, statistics
 from hypo_jax.checkpoint import write_json
-from hypo_jax.data import filters, reviews, tasks
+from hypo_jax.data import continuations, filters, judges, reviews, tasks
 from hypo_jax.job.methods import resolved
 from hypo_jax.job.out_of_memory import Watch
 
@@ -142,7 +142,7 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
   model, params, tokenizer = _make_model(config, mesh)
   lengths = (config.data.prompt_length, config.data.completion_length)
   tokens = tasks.Tokens(tokenizer, *lengths)
-  size = config.preference.batch_size
+  size = config.evaluate.batch_size or config.preference.batch_size
   samples_per_prompt = {
     "validation": config.evaluate.validation_samples_per_prompt,
     "test": config.evaluate.samples_per_prompt,
@@ -180,8 +180,14 @@ def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
     "test": config.evaluate.num_prompts,
   }
   if data.path == "reviews":
+    if data.judge:
+      raise ValueError(
+        'data.judge: expected "" where data.path is "reviews", which has a '
+        f"judge, got {data.judge!r}"
+      )
     return tasks.reviews_task(
       num_demonstrations=data.num_demonstrations,
+      num_pairs=data.num_pairs,
       num_prompts=num_prompts,
       seed=config.seed,
       rollout_path=data.rollout_path,
@@ -191,20 +197,57 @@ def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
       "data.path: expected a file or folder of pairs (.jsonl, .jsonl.gz, "
       ".parquet, .csv, .arrow) or a hub name; pass --config.data.path=PATH"
     )
+  common = {
+    "num_prompts": num_prompts,
+    "validation_fraction": data.validation_fraction,
+    "test_fraction": data.test_fraction,
+    "on_bad": data.on_bad_rows,
+    "judge": judges.text_judge(rewards.load(data.judge))
+    if data.judge
+    else None,
+  }
+  if data.layout == "text":
+    _check_texts(config)
+    return continuations.continuation_task(
+      data.path,
+      prompt_words=data.prompt_words,
+      num_pairs=data.num_pairs,
+      **common,
+    )
   return tasks.preference_file_task(
     data.path,
     data_dir=workdir / "data",
-    num_prompts=num_prompts,
-    validation_fraction=data.validation_fraction,
-    test_fraction=data.test_fraction,
     as_messages=data.as_messages,
-    on_bad=data.on_bad_rows,
     rollout_path=data.rollout_path,
     demonstration_path=data.demonstration_path,
     layout=data.layout,
     split=data.split,
     filters=filters.Filters(**data.filter),
+    reward_model_share=config.evaluate.reward_model_share,
+    **common,
   )
+
+
+def _check_texts(config: Any) -> None:
+  """Refuses what texts to be continued have no use for."""
+  data = config.data
+  if not data.judge:
+    raise ValueError(
+      'data.judge: expected module:function where data.layout is "text", to '
+      "label the pairs, got none"
+    )
+  none = {
+    "data.as_messages": data.as_messages,
+    "data.split": data.split,
+    "data.rollout_path": data.rollout_path,
+    "data.demonstration_path": data.demonstration_path,
+    "evaluate.reward_model_share": config.evaluate.reward_model_share,
+  }
+  for name, value in none.items():
+    if value:
+      raise ValueError(
+        f'{name}: expected none where data.layout is "text", got {value!r}'
+      )
 
 
 def run_settings(config: Any) -> dict[str, Any]:
@@ -261,6 +304,8 @@ def check_batches(config: Any, mesh: Mesh) -> None:
   sizes[micro] = config.preference.micro_batch_size
   if config.sft.num_steps:
     sizes["sft.batch_size"] = config.sft.batch_size
+  if config.evaluate.batch_size:
+    sizes["evaluate.batch_size"] = config.evaluate.batch_size
   for name, size in sizes.items():
     if size < 1 or size % ways:
       raise ValueError(

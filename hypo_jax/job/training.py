@@ -26,7 +26,7 @@ from hypo_jax.traces import StepTraces, check_steps
 def open_log(job: Job, stage: str, num_steps: int, first_step: int):
   """Opens a stage's log; its steps follow those of the stages before it."""
   lengths = {"sft": job.config.sft.num_steps}
-  if job.config.reward == "model":
+  if job.config.reward == "model" or job.config.evaluate.reward_model_share:
     lengths["reward_model"] = job.config.reward_model.num_steps
   lengths |= {n: settings["num_steps"] for n, settings in job.methods.items()}
   before = list(lengths)[: list(lengths).index(stage)]

