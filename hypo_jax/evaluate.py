@@ -319,7 +319,9 @@ class Evaluator:
   def measure(
     self, params, split: Split, key: jax.Array
   ) -> tuple[dict[str, Any], PolicySamples, Judged | None]:
-    """Returns a history entry, with "wins" by prompt, and its samples.
+    """Returns a history entry and its samples.
+
+    "wins" and "by_prompt" hold numbers by prompt (see `statistics.by_prompt`).
 
     Fields that need a judge are None without one.
     """
@@ -338,6 +340,7 @@ class Evaluator:
     )
     short = samples.cut(self.completion_length)
     entry |= describe_coverage(short, split.offline)
+    learned = None
     if self.learned_rewards is not None:
       learned = self.learned_rewards(split.prompt_rows, short)
       mean, stderr = statistics.mean_and_stderr(learned.mean(-1))
@@ -348,6 +351,9 @@ class Evaluator:
       entry |= statistics.describe_judged(judged, split.ref_judged)
       won = statistics.wins(judged.rewards, split.ref_judged.rewards)
       entry["wins"] = won.tolist()
+    entry["by_prompt"] = statistics.by_prompt(
+      short, judged, split.ref_judged, learned
+    )
     return entry | statistics.describe_pairs(
       self.pair_scorer(params, split.pairs),
       split.ref_pair_log_probs,

@@ -84,10 +84,49 @@ def wins(rewards: np.ndarray, ref_rewards: np.ndarray) -> np.ndarray:
 
 def length_matched_win_rate(judged: Judged, reference: Judged) -> float | None:
   """Win rate over comparisons of completions that are equally long."""
-  mine, other = judged.rewards[:, :, None], reference.rewards[:, None, :]
-  won = (mine > other) + 0.5 * (mine == other)
-  same = judged.clauses[:, :, None] == reference.clauses[:, None, :]
+  won, same = _matched(judged, reference)
   return float(won[same].mean()) if same.any() else None
+
+
+def _matched(judged: Judged, reference: Judged):
+  """Returns [n, k, m]: who wins, and whether both are equally long."""
+  mine, other = judged.rewards[:, :, None], reference.rewards[:, None, :]
+  same = judged.clauses[:, :, None] == reference.clauses[:, None, :]
+  return (mine > other) + 0.5 * (mine == other), same
+
+
+def by_prompt(
+  samples: PolicySamples,
+  judged: Judged | None = None,
+  reference: Judged | None = None,
+  learned_rewards: np.ndarray | None = None,
+) -> dict[str, list[float]]:
+  """Returns what means over prompts are means of, to draw prompts again from.
+
+  Args:
+    samples: of n prompts, cut at the training limit.
+    judged: of the same, or None.
+    reference: the reference's own completions, judged; with `judged`.
+    learned_rewards: [n, k], a reward model's, or None.
+
+  Returns:
+    n numbers each: "kl_rao_blackwell" (nats), "length" (tokens), "reward",
+    "learned_reward", and "matched" and "matched_won", the comparisons of
+    equally long completions and those won: the length-matched win rate is the
+    one's sum over the other's.
+  """
+  found = {
+    "kl_rao_blackwell": samples.token_kl.sum(-1).mean(-1),
+    "length": samples.mask.sum(-1).mean(-1),
+  }
+  if judged is not None:
+    won, same = _matched(judged, reference)
+    found["reward"] = judged.rewards.mean(-1)
+    found["matched"] = same.sum((1, 2))
+    found["matched_won"] = (won * same).sum((1, 2))
+  if learned_rewards is not None:
+    found["learned_reward"] = learned_rewards.mean(-1)
+  return {name: [float(x) for x in values] for name, values in found.items()}
 
 
 def describe_samples(

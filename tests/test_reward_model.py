@@ -308,3 +308,21 @@ def test_an_empty_completion_is_read_at_the_prompts_end():
   )
   expected = scalar_head.apply(PARAMS["reward_head"], hidden[:, -1])
   np.testing.assert_allclose(rewards[:, 0], expected, atol=1e-5)
+
+
+def test_completions_are_scored_in_batches_as_all_at_once():
+  """Seven prompts in batches of four: the second one wraps around."""
+  rng = np.random.default_rng(3)
+  mask = np.arange(C) < rng.integers(0, C + 1, (7, 3))[..., None]
+  tokens = rng.integers(4, 17, (7, 3, C)).astype(np.int32)
+  prompts = {
+    name: random_pairs(1)[name][:7] for name in ("prompt_tokens", "prompt_mask")
+  }
+  samples = statistics.PolicySamples(tokens, mask, None, None)
+  scorer = reward_model.make_sample_scorer(MODEL, batch_size=4, mesh=MESH)
+  rows = Rows(*map(jnp.asarray, (*prompts.values(), tokens, mask)))
+  np.testing.assert_allclose(
+    scorer(PARAMS, prompts, samples),
+    reward_model.completion_rewards(MODEL, PARAMS, rows),
+    atol=1e-5,
+  )

@@ -34,6 +34,37 @@ def test_a_policy_against_itself_wins_half():
   )
 
 
+def test_numbers_by_prompt_give_the_means_back():
+  rng = np.random.default_rng(0)
+  shape = (5, 3, 4)
+  mask = rng.random(shape) < 0.7
+  drawn = PolicySamples(
+    rng.integers(0, 9, shape), mask, rng.random(shape), rng.random(shape)
+  )
+  mine, other = (
+    Judged(
+      rng.integers(0, 3, (5, k)), np.ones((5, k)), rng.integers(2, 4, (5, k))
+    )
+    for k in (3, 2)
+  )
+  learned = rng.random((5, 3))
+  found = statistics.by_prompt(drawn, mine, other, learned)
+  assert {len(values) for values in found.values()} == {5}
+  described = statistics.describe_samples(drawn, 4, (0,))
+  described |= statistics.describe_judged(mine, other)
+  for key, mean in (
+    ("kl_rao_blackwell", described["kl_rao_blackwell"]),
+    ("length", described["length_mean"]),
+    ("reward", described["reward_mean"]),
+    ("learned_reward", learned.mean()),
+  ):
+    np.testing.assert_allclose(np.mean(found[key]), mean, rtol=1e-12)
+  matched = sum(found["matched_won"]) / sum(found["matched"])
+  expected = described["win_rate_length_matched"]
+  np.testing.assert_allclose(matched, expected, rtol=1e-12)
+  assert statistics.by_prompt(drawn).keys() == {"kl_rao_blackwell", "length"}
+
+
 def test_length_matched_win_rate_compares_equal_clause_counts_only():
   mine = Judged(np.array([[1.0, -1.0]]), np.ones((1, 2), bool), [[1, 2]])
   other = Judged(np.array([[0.0, 0.0]]), np.ones((1, 2), bool), [[1, 3]])

@@ -59,7 +59,10 @@ def test_a_task_counts_what_its_file_held(tmp_path):
 
 def test_the_embedded_world_has_the_same_counts():
   task = tasks.reviews_task(
-    num_demonstrations=1, num_prompts={"validation": 1, "test": 1}, seed=0
+    num_demonstrations=1,
+    num_pairs=4,
+    num_prompts={"validation": 1, "test": 1},
+    seed=0,
   )
   assert task.counts.keys() == KEYS
   assert task.counts["layout"] == "reviews"
@@ -264,3 +267,26 @@ def test_a_split_of_pairs_leaves_files_whole_and_other_folders_to_train(
   assert sum(map(len, task.pairs.values())) == 60
   assert task.prompts["rollout"] == ["mine"]
   assert {row["prompt"] for row in task.demonstrations} <= {"mine"}
+
+
+def test_pairs_of_a_reward_model_are_of_other_prompts(tmp_path):
+  path = write_rows(tmp_path / "rows.jsonl", num_rows=200)
+  plain = make_task(path, tmp_path)
+  task = make_task(path, tmp_path, reward_model_share=0.5)
+  prompts = {
+    split: {pair["prompt"] for pair in pairs}
+    for split, pairs in task.pairs.items()
+  }
+  apart, train = prompts["reward_model"], prompts["train"]
+  assert not apart & train
+  assert apart | train == {pair["prompt"] for pair in plain.pairs["train"]}
+  assert 0.35 < len(apart) / len(apart | train) < 0.65
+  for split in ("validation", "test"):
+    assert task.pairs[split] == plain.pairs[split]
+  # Neither is fine-tuned on what the reward model sees.
+  assert {r["prompt"] for r in task.demonstrations} == train
+  assert f"{len(apart)} for the reward model" in task.notes[0]
+  with pytest.raises(ValueError, match="reward_model_share: expected 0 or"):
+    make_task(path, tmp_path, reward_model_share=1.0)
+  with pytest.raises(ValueError, match="none under reward_model"):
+    make_task(path, tmp_path, reward_model_share=1e-9)

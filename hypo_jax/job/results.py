@@ -27,7 +27,7 @@ _NUM_TRAIN_PROMPTS = 64
 _NUM_SHOWN_PROMPTS, _NUM_SHOWN = 32, 2
 _REWARD_EDGES = np.linspace(-1.0, 1.0, 21)
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-_INTERNAL = ("wins", "pair_fit")
+_INTERNAL = ("wins", "by_prompt", "pair_fit")
 LearnedRewards = Callable[..., np.ndarray]
 
 

@@ -1,0 +1,243 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What finished jobs of one configuration, one a seed, have to say.
+
+    python -m benchmarks.real_model --name=sentiment_smollm2 runs/s0 runs/s1
+
+Reads each folder's report.json and evaluations/; writes tables to
+docs/results/<name>.md, in place of what stands between two marks there, and the
+training curves to docs/results/<name>.png. Every seed is a row and a line;
+nothing is averaged away. Intervals are of one run: its test prompts drawn anew
+2,000 times, the middle 95%. They say nothing of how seeds differ.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+_NAME = flags.DEFINE_string("name", None, "Of the page.")
+_FOLDER = flags.DEFINE_string("folder", "docs/results", "Where it is written.")
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+_DRAWS = 2000
+_COLOURS = {"dpo": "C0", "hypo": "C1", "rloo": "C2"}
+
+Entry = dict[str, Any]
+Run = dict[str, Any]
+
+
+def main(argv: list[str]) -> None:
+  if _NAME.value is None or not argv[1:]:
+    raise app.UsageError("expected --name and the folders of finished jobs")
+  runs = [read(pathlib.Path(folder)) for folder in argv[1:]]
+  folder = pathlib.Path(_FOLDER.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  page = folder / f"{_NAME.value}.md"
+  text = page.read_text() if page.exists() else f"{BEGIN}\n{END}\n"
+  page.write_text(replaced(text, figures(runs)))
+  plot(runs, folder / f"{_NAME.value}.png")
+  print(page)
+
+
+def read(folder: pathlib.Path) -> Run:
+  """Returns a job's "report", and "measured": its evaluations by name.
+
+  Raises:
+    FileNotFoundError: for a job that isn't finished.
+  """
+  measured = {
+    path.stem: json.loads(path.read_text())
+    for path in (folder / "evaluations").glob("*.json")
+  }
+  report = json.loads((folder / "report.json").read_text())
+  return {"report": report, "measured": measured}
+
+
+def replaced(text: str, figures: str) -> str:
+  """Returns a page with other figures between its marks.
+
+  Raises:
+    ValueError: for a page without them.
+  """
+  if text.count(BEGIN) != 1 or text.count(END) != 1:
+    raise ValueError(f"page: expected {BEGIN} and {END} once each")
+  before, _, rest = text.partition(BEGIN)
+  return f"{before}{BEGIN}\n\n{figures}\n\n{END}{rest.partition(END)[2]}"
+
+
+def interval(
+  values: Sequence[float], weights: Sequence[float] | None = None
+) -> tuple[float, float, float]:
+  """Returns a mean over prompts, and 95% of it over prompts drawn anew.
+
+  Args:
+    values: [n], summed.
+    weights: [n], whose sum the values' is divided by; None: ones.
+  """
+  values = np.asarray(values, np.float64)
+  weights = np.ones_like(values) if weights is None else np.asarray(weights)
+  count = len(values)
+  drawn = np.random.default_rng(0).integers(0, count, (_DRAWS, count))
+  # Few prompts may have no weight among them: such draws say nothing.
+  with np.errstate(invalid="ignore"):
+    means = values[drawn].sum(1) / weights[drawn].sum(1)
+  low, high = np.nanquantile(means, (0.025, 0.975))
+  return float(values.sum() / weights.sum()), float(low), float(high)
+
+
+def figures(runs: list[Run]) -> str:
+  """Returns versions and tables as Markdown."""
+  reports = [run["report"] for run in runs]
+  seeds = ", ".join(str(report["seed"]) for report in reports)
+  versions = ", ".join(f"{k} {v}" for k, v in reports[0]["versions"].items())
+  parts = [f"Seeds {seeds}; {versions}.", "", *_table(runs), ""]
+  for run in runs:
+    if learned := run["measured"].get("reward_model"):
+      parts.append(_reward_model(run["report"]["seed"], learned))
+  return "\n".join([*parts, "", *_seconds(reports)])
+
+
+def _drawn(name: str, digits: int, weights: str | None = None):
+  """Returns a cell of numbers by prompt, with its interval."""
+
+  def cell(entry: Entry) -> str:
+    numbers = entry["by_prompt"]
+    if name not in numbers:
+      return ""
+    mean, low, high = interval(numbers[name], weights and numbers[weights])
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+  return cell
+
+
+def _wins(entry: Entry) -> str:
+  if entry["wins"] is None:
+    return ""
+  mean, low, high = interval(entry["wins"])
+  return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _plain(name: str, form: str) -> Callable[[Entry], str]:
+  def cell(entry: Entry) -> str:
+    return "" if entry.get(name) is None else f"{entry[name]:{form}}"
+
+  return cell
+
+
+_COLUMNS: dict[str, Callable[[Entry], str]] = {
+  "step": _plain("step", "d"),
+  "win rate": _wins,
+  "win rate, equal length": _drawn("matched_won", 3, "matched"),
+  "reward": _drawn("reward", 3),
+  "learned reward": _drawn("learned_reward", 2),
+  "KL, nats": _drawn("kl_rao_blackwell", 2),
+  "KL, log-ratio": _plain("kl", ".2f"),
+  "length, tokens": _plain("length_mean", ".1f"),
+  "ended": _plain("eos_rate", ".1%"),
+  "held-out pairs right": _plain("pair_accuracy", ".3f"),
+  "chosen, nats": _plain("chosen_log_ratio", "+.2f"),
+  "rejected, nats": _plain("rejected_log_ratio", "+.2f"),
+}
+
+
+def _table(runs: list[Run]) -> list[str]:
+  """A row for each policy, checkpoint and seed; empty columns are left out."""
+  rows = []
+  for name in runs[0]["report"]["policies"]:
+    for checkpoint in ("", " best"):
+      for run in runs:
+        # A best checkpoint that is the final one has no file of its own.
+        entry = run["measured"].get(f"{name}{checkpoint}".replace(" ", "_"))
+        if entry is not None:
+          cells = [cell(entry) for cell in _COLUMNS.values()]
+          seed = str(run["report"]["seed"])
+          rows.append([name + checkpoint, seed, *cells])
+  headings = ["policy", "seed", *_COLUMNS]
+  kept = [i for i in range(len(headings)) if any(row[i] for row in rows)]
+  lines = [headings, ["---"] * len(headings), *rows]
+  return ["| " + " | ".join(row[i] for i in kept) + " |" for row in lines]
+
+
+def _reward_model(seed: int, learned: dict[str, Any]) -> str:
+  test = learned["test"]
+  return (
+    f"Seed {seed}: the reward model is right on {test['accuracy']:.3f} ± "
+    f"{test['accuracy_stderr']:.3f} of held-out test pairs (calibration error "
+    f"{test['calibration_error']:.3f}); its rewards of the pairs it was "
+    f"trained on have a standard deviation of {learned['std']:.2f}."
+  )
+
+
+def _seconds(reports: list[dict[str, Any]]) -> list[str]:
+  """Seconds by stage, restarts included, compilation too."""
+  stages = dict.fromkeys(s for r in reports for s in r["wall_seconds"])
+  lines = [["seconds", *stages], ["---"] * (len(stages) + 1)]
+  for report in reports:
+    seconds = [report["wall_seconds"].get(stage, 0.0) for stage in stages]
+    lines.append([f"seed {report['seed']}", *(f"{s:.0f}" for s in seconds)])
+  return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def plot(runs: list[Run], path: pathlib.Path) -> None:
+  """Draws what each method reaches over KL, and its form over steps."""
+  import matplotlib
+
+  matplotlib.use("agg")
+  from matplotlib import pyplot
+
+  policies = runs[0]["report"]["policies"]
+  methods = [name for name in policies if name != "reference"]
+  history = policies[methods[0]]["history"][-1]
+  judged = history["win_rate"] is not None
+  learned = "learned_reward_mean" in history
+  reached = "win_rate" if judged else "pair_accuracy"
+  panels = [("kl_rao_blackwell", reached)]
+  if judged or learned:
+    reward = "reward_mean" if judged else "learned_reward_mean"
+    panels.append(("kl_rao_blackwell", reward))
+  panels += [("step", "kl_rao_blackwell"), ("step", "length_mean")]
+  panels.append(("step", "eos_rate"))
+  if not judged:
+    panels += [("step", "chosen_log_ratio"), ("step", "rejected_log_ratio")]
+  figure, axes = pyplot.subplots(
+    1, len(panels), figsize=(3.2 * len(panels), 3), layout="constrained"
+  )
+  for axis, (x, y) in zip(axes, panels, strict=True):
+    for name in methods:
+      for i, run in enumerate(runs):
+        curve = run["report"]["policies"][name]["history"]
+        axis.plot(
+          [entry[x] for entry in curve],
+          [entry[y] for entry in curve],
+          color=_COLOURS.get(name, "C3"),
+          marker=".",
+          linewidth=1,
+          label=None if i else name,
+        )
+    axis.set_xlabel(_LABELS[x])
+    axis.set_title(_LABELS[y], fontsize="medium")
+  axes[0].legend()
+  figure.savefig(path, dpi=120)
+  pyplot.close(figure)
+
+
+_LABELS = {
+  "step": "step",
+  "kl_rao_blackwell": "KL to the reference, nats",
+  "win_rate": "win rate against the reference",
+  "pair_accuracy": "held-out pairs right",
+  "reward_mean": "reward",
+  "learned_reward_mean": "learned reward",
+  "length_mean": "length, tokens",
+  "eos_rate": "share ended",
+  "chosen_log_ratio": "chosen: change, nats",
+  "rejected_log_ratio": "rejected: change, nats",
+}
+
+
+if __name__ == "__main__":
+  app.run(main)

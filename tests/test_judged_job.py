@@ -1,0 +1,154 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs on texts with a user's judge, and with a reward model that measures."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from hypo_jax import models
+from tests import kinds
+
+ROOT = pathlib.Path(__file__).parents[1]
+KIND = "qwen2"
+CONFIG = models.TransformerConfig(
+  vocab_size=352,
+  num_layers=1,
+  width=32,
+  num_heads=2,
+  num_kv_heads=1,
+  head_dim=16,
+  mlp_width=64,
+  max_positions=64,
+)
+SMALL = (
+  "--config=configs/hypo.py",
+  "--config.data.prompt_length=12",
+  "--config.data.completion_length=8",
+  "--config.preference.num_steps=12",
+  "--config.preference.batch_size=16",
+  "--config.preference.micro_batch_size=16",
+  "--config.preference.learning_rate=1e-2",
+  "--config.preference.kl_coef=0.1",
+  "--config.rollout.samples_per_prompt=2",
+  "--config.evaluate.batch_size=32",
+  "--config.evaluate.every_steps=6",
+  "--config.evaluate.also_at_steps=()",
+  "--config.evaluate.num_prompts=48",
+  "--config.evaluate.num_validation_prompts=32",
+  "--config.evaluate.samples_per_prompt=4",
+  "--config.evaluate.validation_samples_per_prompt=4",
+)
+
+
+def goodness(prompts, completions):
+  """What both jobs' texts differ in: good 1, bad -1."""
+  return [float("good" in t) - float("bad" in t) for t in completions]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("model")
+  model = models.Model(CONFIG)
+  params = model.init(jax.random.key(0))
+  models.save(models.Policy(model.apply, params, CONFIG, None, model), folder)
+  kinds.write_folder(folder, KIND)
+  ends = kinds.GOLDEN["kinds"][KIND]["eos_token_ids"]
+  path = folder / "generation_config.json"
+  path.write_text(json.dumps({"eos_token_id": ends}))
+  return folder
+
+
+def run(workdir, *flags):
+  done = subprocess.run(
+    [sys.executable, "run.py", *SMALL, f"--workdir={workdir}", *flags],
+    cwd=ROOT,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return json.loads((workdir / "report.json").read_text()), done.stderr
+
+
+@pytest.mark.slow
+def test_texts_a_judge_and_three_methods(tmp_path, model_folder):
+  """Policies learn to say good, from pairs that they were sampled for."""
+  texts = tmp_path / "texts.jsonl"
+  with texts.open("w") as file:
+    for n in range(2000):
+      word = ("good", "bad", "odd")[n % 3]
+      file.write(json.dumps({"text": f"it {n} {word}"}) + "\n")
+  report, _ = run(
+    tmp_path / "run",
+    f"--config.model.path={model_folder}",
+    f"--config.data.path={texts}",
+    "--config.data.layout=text",
+    "--config.data.prompt_words=2",
+    "--config.data.num_pairs=256",
+    "--config.data.judge=tests.test_judged_job:goodness",
+    "--config.sft.num_steps=200",
+    "--config.sft.learning_rate=1e-2",
+    "--config.reward=judge",
+    "--config.preference.method=rloo",
+    "--config.baselines.dpo.learning_rate=1e-2",
+  )
+  policies = report["policies"]
+  assert {"reference", "dpo", "rloo"} <= policies.keys()
+  assert abs(policies["reference"]["reward_mean"]) < 0.35
+  assert policies["reference"]["invalid_rate"] < 0.1
+  for name in ("dpo", "rloo"):
+    found = policies[name]
+    assert found["win_rate"] > 0.55 + 3 * found["win_rate_stderr"], name
+    assert found["win_rate_length_matched"] > 0.55
+  pairs = [
+    json.loads(line)
+    for line in (tmp_path / "run/data/train.jsonl").read_text().splitlines()
+  ]
+  assert len(pairs) == 256
+  assert all(pair["chosen"] != pair["rejected"] for pair in pairs)
+  margins = [
+    goodness([], [pair["chosen"]])[0] - goodness([], [pair["rejected"]])[0]
+    for pair in pairs
+  ]
+  assert sum(m > 0 for m in margins) > 20 * sum(m < 0 for m in margins)
+
+
+@pytest.mark.slow
+def test_a_reward_model_of_other_pairs_measures_policies(
+  tmp_path, model_folder
+):
+  pairs = tmp_path / "pairs.jsonl"
+  with pairs.open("w") as file:
+    for n in range(800):
+      row = {"prompt": f"it {n}", "chosen": " good", "rejected": " bad"}
+      file.write(json.dumps(row) + "\n")
+  workdir = tmp_path / "run"
+  flags = (
+    f"--config.model.path={model_folder}",
+    f"--config.data.path={pairs}",
+    "--config.data.validation_fraction=0.2",
+    "--config.sft.num_steps=10",
+    "--config.evaluate.reward_model_share=0.5",
+    "--config.reward_model.num_steps=60",
+    "--config.reward_model.learning_rate=1e-2",
+  )
+  report, output = run(workdir, *flags)
+  assert "for the reward model" in output
+  measured = json.loads((workdir / "evaluations/reward_model.json").read_text())
+  assert measured["test"]["accuracy"] > 0.95
+  policies = report["policies"]
+  for name in ("dpo", "hypo"):
+    history = policies[name]["history"]
+    first, last = (history[i]["learned_reward_mean"] for i in (0, -1))
+    assert last > first, name
+    assert policies[name]["learned_reward_stderr"] > 0
+    assert policies[name]["reward_mean"] is None  # Nobody judges.
+  (workdir / "report.json").unlink()
+  again, _ = run(workdir, *flags)  # From its checkpoints.
+  assert again["policies"] == policies
