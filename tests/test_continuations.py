@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import hypo
-from hypo_jax.data import continuations, judges, labels, reviews, tasks
+from hypo_jax.data import continuations, judges, labels, reviews
 from hypo_jax.job import setup
 
 
@@ -69,7 +69,7 @@ def test_no_prompt_has_two_purposes(tmp_path):
   sets += [set(task.pair_prompts[split]) for split in ("validation", "test")]
   assert sum(map(len, sets)) == len(set().union(*sets))
   assert set(task.pair_prompts["train"]) < trained
-  assert len(set(task.pair_prompts["train"])) == 50  # A quarter to spare.
+  assert len(set(task.pair_prompts["train"])) == 60  # Half to spare.
   sizes = {split: len(prompts) for split, prompts in task.prompts.items()}
   assert sizes == {"validation": 20, "test": 30}
   # 600 prompts of two texts each, three fifths of them for training.
@@ -167,6 +167,7 @@ def test_labels_follow_the_judge_with_noise():
     [[" bad", " good"]] * len(prompts),
     judge=JUDGE,
     num_pairs=len(prompts),
+    least=len(prompts),
     seed=0,
     split="train",
   )
@@ -191,6 +192,12 @@ def test_vader_without_its_package_says_what_to_install(monkeypatch):
     judges.text_judge(judges.vader)("", "fine")
 
 
-def test_held_out_pairs_are_as_many_as_a_file_allows():
-  assert tasks.num_pair_prompts(512, "train") == 640
-  assert tasks.num_pair_prompts(512, "test") == 320
+def test_too_few_pairs_are_refused_where_they_are_needed():
+  prompts, completions = ["a", "b"], [[" good", " bad"], [" good"]]
+  settings = {"judge": JUDGE, "num_pairs": 2, "seed": 0}
+  pairs = labels.label_pairs(
+    prompts, completions, least=1, split="test", **settings
+  )
+  assert [pair["prompt"] for pair in pairs] == ["a"]
+  with pytest.raises(ValueError, match="expected 2 prompts of train .* got 1"):
+    labels.label_pairs(prompts, completions, least=2, split="train", **settings)

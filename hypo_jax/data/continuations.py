@@ -18,6 +18,10 @@ from typing import Any
 
 from hypo_jax.data import readers, tasks
 
+# Share of prompts that are sampled beyond the pairs wanted: what a model writes
+# need not end within the limit.
+_SPARE = 0.5
+
 
 def continuation_task(
   path: str,
@@ -65,7 +69,7 @@ def continuation_task(
   evaluated = {s: prompts[s][: num_prompts[s]] for s in ("validation", "test")}
   held_out = {s: prompts[s][len(p) :] for s, p in evaluated.items()}
   pair_prompts = {
-    split: some[: tasks.num_pair_prompts(num_pairs, split)]
+    split: some[: tasks.num_pair_prompts(num_pairs, split, _SPARE)]
     for split, some in ({"train": prompts["train"]} | held_out).items()
   }
   _check(path, pair_prompts, num_pairs)

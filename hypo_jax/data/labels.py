@@ -16,6 +16,7 @@ def label_pairs(
   *,
   judge: Callable[[str, str], Any],
   num_pairs: int,
+  least: int,
   seed: int,
   split: str,
 ) -> tasks.Records:
@@ -27,6 +28,7 @@ def label_pairs(
       or hold what is no word, are left out by the caller.
     judge: (prompt, completion) -> reviews.Judgement.
     num_pairs: how many are wanted.
+    least: how many there must be.
     seed: of the labels' noise.
     split: likewise.
 
@@ -42,9 +44,10 @@ def label_pairs(
       pairs.append(
         reviews.label_pair(prompt, *distinct[:2], uniform=draw, judge=judge)
       )
-  if len(pairs) < num_pairs:
+  if len(pairs) < least:
     raise ValueError(
-      f"num_pairs: expected {num_pairs} prompts with two different completions "
-      f"in {split}, got {len(pairs)}"
+      f"data.num_pairs: expected {least} prompts of {split} with two different "
+      f"completions that end, got {len(pairs)} of {len(prompts)}; fine-tune "
+      "longer, raise data.completion_length or lower data.num_pairs"
     )
   return pairs[:num_pairs]

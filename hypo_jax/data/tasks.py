@@ -112,13 +112,13 @@ def num_wanted_pairs(num_pairs: int, split: str) -> int:
   return num_pairs if split == "train" else _NUM_HELD_OUT
 
 
-def num_pair_prompts(num_pairs: int, split: str) -> int:
-  """Returns how many prompts are sampled for: a quarter to spare.
+def num_pair_prompts(num_pairs: int, split: str, spare: float = 0.25) -> int:
+  """Returns how many prompts are sampled for, some to spare.
 
   Completions of some prompts all agree, or do not end.
   """
   wanted = num_wanted_pairs(num_pairs, split)
-  return wanted + wanted // 4
+  return wanted + int(spare * wanted)
 
 
 def preference_file_task(

@@ -38,8 +38,6 @@ def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
   """Two different completions a prompt, from the reference, labelled."""
   prompts = job.task.pair_prompts[split]
   wanted = tasks.num_wanted_pairs(job.config.data.num_pairs, split)
-  if split != "train":  # A file may hold out fewer prompts.
-    wanted = min(wanted, len(prompts) * 4 // 5)
   sampler = job.samplers["validation"]
   rows = job.tokens.prompts(prompts)
   key = job.key("pairs", split)
@@ -57,6 +55,8 @@ def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
     texts,
     judge=job.task.judge,
     num_pairs=wanted,
+    # Of held-out pairs, a file's prompts may give fewer.
+    least=wanted if split == "train" else 1,
     seed=job.config.seed,
     split=split,
   )
