@@ -128,12 +128,20 @@ def test_a_reward_model_of_other_pairs_measures_policies(
     for n in range(800):
       row = {"prompt": f"it {n}", "chosen": " good", "rejected": " bad"}
       file.write(json.dumps(row) + "\n")
+  # The reference says both, so there is something to gain.
+  demonstrations = tmp_path / "demonstrations.jsonl"
+  with demonstrations.open("w") as file:
+    for n in range(800):
+      row = {"prompt": f"it {n}", "completion": (" good", " bad")[n % 2]}
+      file.write(json.dumps(row) + "\n")
   workdir = tmp_path / "run"
   flags = (
     f"--config.model.path={model_folder}",
     f"--config.data.path={pairs}",
     "--config.data.validation_fraction=0.2",
-    "--config.sft.num_steps=10",
+    f"--config.data.demonstration_path={demonstrations}",
+    "--config.sft.num_steps=150",
+    "--config.sft.learning_rate=1e-2",
     "--config.evaluate.reward_model_share=0.5",
     "--config.reward_model.num_steps=60",
     "--config.reward_model.learning_rate=1e-2",
@@ -146,7 +154,8 @@ def test_a_reward_model_of_other_pairs_measures_policies(
   for name in ("dpo", "hypo"):
     history = policies[name]["history"]
     first, last = (history[i]["learned_reward_mean"] for i in (0, -1))
-    assert last > first, name
+    noise = policies[name]["learned_reward_stderr"]
+    assert last > first + 3 * noise, name
     assert policies[name]["learned_reward_stderr"] > 0
     assert policies[name]["reward_mean"] is None  # Nobody judges.
   (workdir / "report.json").unlink()
