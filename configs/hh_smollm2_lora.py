@@ -25,16 +25,16 @@ def get_config() -> ConfigDict:
 
   config.lora.rank = 16
   config.lora.alpha = 32.0
-  config.sft.num_steps = 100
+  config.sft.num_steps = 60
   config.sft.batch_size = 16
   config.sft.learning_rate = 2e-4
-  config.reward_model.num_steps = 150
+  config.reward_model.num_steps = 100
   config.reward_model.batch_size = 16
   config.reward_model.learning_rate = 2e-4
 
   config.preference.num_steps = 150
-  config.preference.batch_size = 16
-  config.preference.micro_batch_size = 16
+  config.preference.batch_size = 8
+  config.preference.micro_batch_size = 8
   config.preference.learning_rate = 1e-4
   config.preference.schedule = "constant"
   config.preference.warmup_steps = 10
@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
   config.evaluate.batch_size = 64
   config.evaluate.reward_model_share = 0.5
   config.evaluate.every_steps = 25
-  config.evaluate.num_prompts = 256
+  config.evaluate.num_prompts = 192
   config.evaluate.num_validation_prompts = 64
   config.evaluate.samples_per_prompt = 2
   config.evaluate.validation_samples_per_prompt = 2
