@@ -192,6 +192,14 @@ def test_vader_without_its_package_says_what_to_install(monkeypatch):
     judges.text_judge(judges.vader)("", "fine")
 
 
+def test_what_no_file_of_pairs_may_hold_is_passed_over():
+  texts = [" \n", " good\0", " bad", " good"]
+  (pair,) = labels.label_pairs(
+    ["a"], [texts], judge=JUDGE, num_pairs=1, least=1, seed=0, split="train"
+  )
+  assert {pair["chosen"], pair["rejected"]} == {" bad", " good"}
+
+
 def test_too_few_pairs_are_refused_where_they_are_needed():
   prompts, completions = ["a", "b"], [[" good", " bad"], [" good"]]
   settings = {"judge": JUDGE, "num_pairs": 2, "seed": 0}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hypo_jax.data import reviews, tasks
+from hypo_jax.data import fields, reviews, tasks
 
 
 def label_pairs(
@@ -21,6 +21,8 @@ def label_pairs(
   split: str,
 ) -> tasks.Records:
   """Labels the first two different completions of each prompt.
+
+  Those that `readers` would refuse (blank, or with a NUL) are passed over.
 
   Args:
     prompts: texts.
@@ -38,7 +40,7 @@ def label_pairs(
   uniform = np.random.default_rng([seed, tasks.SPLITS.index(split)]).random
   pairs = []
   for prompt, texts in zip(prompts, completions, strict=True):
-    distinct = list(dict.fromkeys(texts))
+    distinct = list(dict.fromkeys(filter(_is_readable, texts)))
     draw = uniform()
     if len(distinct) > 1:
       pairs.append(
@@ -51,3 +53,13 @@ def label_pairs(
       "longer, raise data.completion_length or lower data.num_pairs"
     )
   return pairs[:num_pairs]
+
+
+def _is_readable(text: str) -> bool:
+  """Whether a file of pairs may hold this completion; see `readers`."""
+  try:
+    fields.check_text("completion", text)
+    fields.check_not_blank("completion", text)
+  except ValueError:
+    return False
+  return True
