@@ -145,6 +145,7 @@ def test_a_reward_model_of_other_pairs_measures_policies(
     "--config.evaluate.reward_model_share=0.5",
     "--config.reward_model.num_steps=60",
     "--config.reward_model.learning_rate=1e-2",
+    "--config.baselines.dpo.learning_rate=1e-2",
   )
   report, output = run(workdir, *flags)
   assert "for the reward model" in output
