@@ -26,6 +26,10 @@ from hypo_jax.train import TrainState
 # reference never part: nothing is learned, or one is taken for the other.
 _LN2, _STUCK_WITHIN, _STUCK_STEPS = float(np.log(2.0)), 1e-4, 20
 
+# Nats a token that a policy may lie from the reference on its own rollouts while
+# it still is the reference. In bfloat16 rounding makes a hundredth of it.
+_APART = 0.1
+
 
 class Stopped(Exception):
   """A stop signal came; everything up to its step is saved."""
@@ -107,6 +111,8 @@ def run_stage(
 
   Raises:
     Stopped: after a stop signal, when all is saved.
+    ValueError: the first update finds a KL on rollouts though nothing is
+      learned yet.
   """
   history: list[dict[str, Any]] = []
   start = checkpoints.resume_step()
@@ -167,6 +173,8 @@ def run_stage(
       step += 1
       if is_logged(step - 1):
         metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        if step == 1:
+          _check_first(name, metrics)
         window = timer.end_window()
         log.write(
           step, metrics | _speed(window, tokens_per_step, seconds_at_peak)
@@ -200,6 +208,22 @@ def _speed(
     learning = (seconds.get(part, 0.0) for part in ("reference", "train"))
     figures["rollout_share"] = rollout / (rollout + sum(learning))
   return figures | {f"{p}_seconds": s for p, s in seconds.items()}
+
+
+def _check_first(name: str, metrics: dict[str, float]) -> None:
+  """Refuses metrics in which the reference, as policy, is not the reference.
+
+  An update's metrics are of the parameters before it, and a method starts from
+  the reference. One program scores both; where it scores them differently, the
+  KL means nothing, and its gradient leads anywhere.
+  """
+  kl, length = (metrics.get(key) for key in ("kl", "rollout_length"))
+  if kl is not None and length and abs(kl) > _APART * length:
+    raise ValueError(
+      f"{name}: expected no KL on the first rollouts, since the policy still is "
+      f"the reference, got {kl:.3g} nats over {length:.3g} tokens: this device "
+      f"or compiler (XLA_FLAGS?) scores the two differently"
+    )
 
 
 def _at_ln2(metrics: dict[str, float]) -> bool:

@@ -29,12 +29,14 @@ class Log:
     pass
 
 
-def run(folder, loss, *, num_steps, log_every=1, train=None, **settings):
+def run(
+  folder, loss, *, num_steps, log_every=1, train=None, more=(), **settings
+):
   """Runs a stage whose update is `train(step)`, then one step more."""
   log = Log()
 
   def update(state, step, timer):
-    metrics = {"preference_loss": jnp.float32(loss)}
+    metrics = {"preference_loss": jnp.float32(loss), **dict(more)}
     after = dataclasses.replace(state, step=state.step + 1)
     if train:
       train(step, timer)
@@ -69,6 +71,24 @@ def test_demand_02_a_loss_that_stays_at_ln_2_is_warned_about(
   warnings = [text for text in log.said if text.startswith("warning")]
   assert len(warnings) == warned
   assert not warned or "ln 2" in warnings[0]
+
+
+@pytest.mark.parametrize(("kl", "refused"), [(-2.5, True), (1.5, False)])
+def test_demand_02_a_reference_that_is_not_itself_is_refused(
+  tmp_path, kl, refused
+):
+  more = {"kl": jnp.float32(kl), "rollout_length": jnp.float32(20.0)}
+  if not refused:
+    assert int(run(tmp_path, 0.7, num_steps=2, more=more)[0].step) == 2
+    return
+  with pytest.raises(ValueError, match="got -2.5 nats over 20 tokens"):
+    run(tmp_path, 0.7, num_steps=2, more=more)
+
+
+def test_a_kl_of_later_updates_is_no_error(tmp_path):
+  run(tmp_path, 0.7, num_steps=1)
+  more = {"kl": jnp.float32(9.0), "rollout_length": jnp.float32(20.0)}
+  assert int(run(tmp_path, 0.7, num_steps=3, more=more)[0].step) == 3
 
 
 def test_metrics_and_evaluations_come_at_their_steps(tmp_path):
