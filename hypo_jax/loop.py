@@ -25,9 +25,8 @@ from hypo_jax.train import TrainState
 # A loss this close to ln 2 for this many logged steps means that policy and
 # reference never part: nothing is learned, or one is taken for the other.
 _LN2, _STUCK_WITHIN, _STUCK_STEPS = float(np.log(2.0)), 1e-4, 20
-
-# Nats a token that a policy may lie from the reference on its own rollouts while
-# it still is the reference. In bfloat16 rounding makes a hundredth of it.
+# Nats a token that a policy may lie from the reference on its own rollouts
+# while it still is the reference. bfloat16's rounding makes a hundredth of it.
 _APART = 0.1
 
 
@@ -220,9 +219,9 @@ def _check_first(name: str, metrics: dict[str, float]) -> None:
   kl, length = (metrics.get(key) for key in ("kl", "rollout_length"))
   if kl is not None and length and abs(kl) > _APART * length:
     raise ValueError(
-      f"{name}: expected no KL on the first rollouts, since the policy still is "
-      f"the reference, got {kl:.3g} nats over {length:.3g} tokens: this device "
-      f"or compiler (XLA_FLAGS?) scores the two differently"
+      f"{name}: expected no KL on the first rollouts, since the policy still "
+      f"is the reference, got {kl:.3g} nats over {length:.3g} tokens: this "
+      f"device or compiler (XLA_FLAGS?) scores the two differently"
     )
 
 
