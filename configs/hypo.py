@@ -78,6 +78,8 @@ def get_config() -> ConfigDict:
   config.preference.beta = 0.1
   config.preference.kl_coef = 0.015  # docs/results/tuning.md
   config.preference.sft_coef = 0.0
+  # Of the KL at the pairs' own states, nothing sampled; in place of kl_coef.
+  config.preference.offline_kl_coef = 0.0
   config.preference.estimator = "rao_blackwell"  # or "sequence", the paper's
   config.preference.label_smoothing = 0.0
   config.preference.max_margin = placeholder(float)  # chi_po only: 2 R_max
@@ -123,6 +125,10 @@ def get_config() -> ConfigDict:
   config.rollout.samples_per_prompt = 1
   config.rollout.max_new_tokens = 0  # 0: as data.completion_length
   config.rollout.every_steps = 1  # updates that share one draw of rollouts
+  # "reference": drawn once from it and kept, each weighted by the ratio of
+  # policy to reference, up to max_importance_weight. A control, biased.
+  config.rollout.source = "policy"
+  config.rollout.max_importance_weight = placeholder(float)
 
   config.lora = ConfigDict()
   config.lora.rank = 0  # of adapters over frozen weights; 0: train all weights

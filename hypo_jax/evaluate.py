@@ -69,7 +69,7 @@ def make_sampler(
 
   def sampler(params, reference, prompt_tokens, prompt_mask, key):
     parts = []
-    for numbers in _batches(len(prompt_tokens), batch_size):
+    for numbers in row_batches(len(prompt_tokens), batch_size):
       batch = (prompt_tokens[numbers], prompt_mask[numbers])
       tokens, mask, row = sharding.put_rows(
         mesh, (*batch, numbers.astype(np.int32))
@@ -83,7 +83,7 @@ def make_sampler(
   return sampler
 
 
-def _batches(total: int, size: int) -> list[np.ndarray]:
+def row_batches(total: int, size: int) -> list[np.ndarray]:
   """Row numbers in batches of equal size; the last one wraps around."""
   return [
     np.arange(start, start + size) % total for start in range(0, total, size)
@@ -133,7 +133,7 @@ def over_pairs(
   def scorer(params, pairs: Arrays) -> np.ndarray:
     found = np.zeros((len(pairs["prompt_tokens"]), *shape), np.float32)
     for group, cut in _by_length(pairs, batch_size):
-      for numbers in _batches(len(group), batch_size):
+      for numbers in row_batches(len(group), batch_size):
         rows = group[numbers]
         batch = {k: v[rows] for k, v in cut_lengths(pairs, *cut).items()}
         unknown = np.zeros(len(rows), np.float32)

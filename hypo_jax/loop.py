@@ -101,7 +101,8 @@ def run_stage(
     traces: which steps are traced; None for none.
     evaluate: returns a history entry; called at steps in `evaluate_at`.
     evaluate_at: steps, counted in updates done.
-    checkpoint_every: updates between checkpoints, beside the evaluations'.
+    checkpoint_every: updates between checkpoints, beside the evaluations'; each
+      waits for the next draw of rollouts, so that it can be gone on from.
     log_every: updates between logged steps.
     draw_every: updates that share one draw of rollouts.
 
@@ -117,7 +118,7 @@ def run_stage(
   start = checkpoints.resume_step()
   if start is not None:
     state, history = checkpoints.restore(abstract(state), start)
-  step = start or 0
+  first = step = start or 0
   log = open_log(step)
   timer, stuck = StepTimer(), 0
   traces = traces or StepTraces(checkpoints.directory, ())
@@ -128,16 +129,20 @@ def run_stage(
     return (index + 1) % log_every == 0 or index in (0, num_steps - 1)
 
   def is_timed(index: int) -> bool:
-    """Logged steps, and between two of them the last that draws rollouts."""
+    """The first, logged ones, and before each of them the last that draws."""
     following = range(index, min(index + draw_every, num_steps))
-    return is_logged(index) or (
-      index % draw_every == 0 and any(map(is_logged, following))
-    )
+    draws = index % draw_every == 0 and any(map(is_logged, following))
+    return index == first or is_logged(index) or draws
+
+  def is_kept(index: int) -> bool:
+    """Whether checkpoint_every asks for one here; see the docstring."""
+    before = (index - draw_every) // checkpoint_every
+    return index % draw_every == 0 and index // checkpoint_every > before
 
   def record() -> None:
     """Evaluates the current state where it is due, and saves it."""
     due = evaluate is not None and step in evaluate_at
-    saved = due or step % checkpoint_every == 0 or step == num_steps
+    saved = due or is_kept(step) or step == num_steps
     if saved:  # What is still under way belongs to the updates.
       jax.block_until_ready(state)
     if due and not (history and history[-1]["step"] == step):

@@ -6,6 +6,11 @@
       + kl_coef * sum over rollouts of kl_loss / rollouts of the batch
       + sft_coef * sum over chosen tokens of -log policy / those of the batch
 
+or, in place of the second, with nothing sampled,
+
+      + offline_kl_coef * sum over the pairs' completions and their tokens of
+        the next token's KL(policy || reference) / completions of the batch
+
 Losses and metrics are shares of the whole batch's means: added over
 micro-batches they give what one large batch gives, whatever the masks.
 """
@@ -19,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hypo_jax import losses, scoring, sharding
+from hypo_jax import losses, scoring, sharding, terms
 from hypo_jax.batch import (
   Completions,
   PreferenceBatch,
@@ -182,10 +187,15 @@ class PreferenceLoss:
   shared_prompts: bool
   max_margin: float | None = None
   target_margin: float | None = None
+  offline_kl_coef: float = 0.0
+  max_importance_weight: float | None = None
 
   def __post_init__(self):
     _check(self.method, self.kl_coef, self.label_smoothing, self.estimator)
     _check_margins(self.method, self.max_margin, self.target_margin)
+    _check_controls(
+      self.kl_coef, self.offline_kl_coef, self.max_importance_weight
+    )
 
   def split(
     self,
@@ -203,6 +213,12 @@ class PreferenceLoss:
     """
     kl_weight = self.kl_coef if kl_weight is None else kl_weight
     pairs, model = pair_rows(batch), self.model
+    if self.offline_kl_coef:
+      scored, _, token_kl = score_rows_and_kl(model, params, frozen, pairs)
+      loss, metrics = self._terms(scored, None, batch, None, counts, kl_weight)
+      kl = terms.offline_kl(token_kl, batch, counts)
+      loss += self.offline_kl_coef * kl
+      return loss, metrics | {"loss": loss, "offline_kl": kl}
     if not self.kl_coef:
       return self._terms(
         score_rows(model, params, pairs), None, batch, None, counts, kl_weight
@@ -286,7 +302,7 @@ class PreferenceLoss:
   def _terms(self, scored, sampled, batch, rollouts, counts, kl_weight):
     """The loss from what was scored, [B, 2, C] and three of [B, k, C]."""
     scored = scored[..., : batch.chosen_mask.shape[-1]]
-    loss, metrics = _pair_terms(
+    loss, metrics = terms.pair_terms(
       scored, batch, counts, self._pair_loss(), self.beta
     )
     if self.sft_coef:
@@ -294,8 +310,13 @@ class PreferenceLoss:
     if self.kl_coef:
       length = rollouts.rows.slot_mask.shape[-1]
       sampled = tuple(x[..., :length] for x in sampled)
-      kl_loss, kl_metrics = _kl_terms(
-        *sampled, rollouts, counts, self.estimator, self.samples_per_prompt
+      kl_loss, kl_metrics = terms.kl_terms(
+        *sampled,
+        rollouts,
+        counts,
+        estimator=self.estimator,
+        samples_per_prompt=self.samples_per_prompt,
+        max_importance_weight=self.max_importance_weight,
       )
       loss += kl_weight * kl_loss
       metrics |= kl_metrics
@@ -361,65 +382,17 @@ def _check_margins(method, max_margin, target_margin) -> None:
       )
 
 
-def _pair_terms(scored, batch, counts, pair_loss, beta):
-  """Pair loss and metrics from token_log_probs [B, 2, C]."""
-  chosen = scoring.sequence_log_probs(scored[:, 0], batch.chosen_mask)
-  rejected = scoring.sequence_log_probs(scored[:, 1], batch.rejected_mask)
-  each = pair_loss(chosen, rejected, batch)
-
-  def mean(x):
-    return jnp.sum(jnp.where(batch.pair_mask, x, 0.0)) / counts.pairs
-
-  loss = mean(each)
-  chosen_ratio = chosen - batch.ref_chosen_log_probs
-  rejected_ratio = rejected - batch.ref_rejected_log_probs
-  margin = beta * (chosen_ratio - rejected_ratio)
-  weight = batch.chosen_mask & batch.pair_mask[:, None]
-  chosen_tokens = jnp.where(weight, scored[:, 0], 0.0)
-  metrics = {
-    "preference_loss": loss,
-    "sft_loss": -jnp.sum(chosen_tokens) / counts.chosen_tokens,
-    "reward_margin": mean(margin),
-    "reward_accuracy": mean(margin > 0),
-    "chosen_log_probs": mean(chosen),
-    "rejected_log_probs": mean(rejected),
-    # Since training starts at the reference, these are the changes since then.
-    "chosen_log_ratio": mean(chosen_ratio),
-    "rejected_log_ratio": mean(rejected_ratio),
-  }
-  return loss, metrics
-
-
-def _kl_terms(
-  scored, ref_scored, token_kl, rollouts, counts, estimator, samples_per_prompt
-):
-  """KL surrogate and metrics from arrays [B, k, C] of the rollouts."""
-  mask = rollouts.rows.slot_mask
-  scored, ref_scored, token_kl, flat_mask = (
-    x.reshape(-1, x.shape[-1]) for x in (scored, ref_scored, token_kl, mask)
-  )
-  if estimator == "rao_blackwell":
-    term = losses.rao_blackwell_kl_loss(
-      scored, token_kl, flat_mask, samples_per_prompt=samples_per_prompt
+def _check_controls(kl_coef, offline_kl_coef, max_importance_weight) -> None:
+  if offline_kl_coef < 0 or (offline_kl_coef and kl_coef):
+    raise ValueError(
+      "offline_kl_coef: expected a number >= 0, and 0 beside a kl_coef, whose "
+      f"place it takes, got {offline_kl_coef} with kl_coef {kl_coef}"
     )
-  else:
-    term = losses.reverse_kl_loss(
-      scored,
-      ref_scored,
-      flat_mask,
-      estimator=estimator,
-      samples_per_prompt=samples_per_prompt,
+  if max_importance_weight is not None and not (
+    max_importance_weight > 0 and kl_coef
+  ):
+    raise ValueError(
+      "max_importance_weight: expected a number > 0, and a kl_coef > 0 for "
+      f"the rollouts that it weights, got {max_importance_weight} with "
+      f"kl_coef {kl_coef}"
     )
-
-  def total(x):
-    return jnp.sum(jnp.where(flat_mask, jax.lax.stop_gradient(x), 0.0))
-
-  drawn = rollouts.token_log_probs.reshape(scored.shape)
-  metrics = {
-    "kl": total(scored - ref_scored) / counts.rollouts,
-    "kl_rao_blackwell": total(token_kl) / counts.rollouts,
-    "rollout_length": jnp.sum(mask) / counts.rollouts,
-    # What was sampled is what is scored: zero up to rounding, always.
-    "sampler_gap": total(jnp.abs(scored - drawn)) / counts.rollout_tokens,
-  }
-  return jnp.sum(term.loss) / counts.rollouts, metrics

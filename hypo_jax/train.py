@@ -203,14 +203,16 @@ def make_train_step(
   max_margin: float | None = None,
   target_margin: float | None = None,
   kl_target: float | None = None,
+  offline_kl_coef: float = 0.0,
+  max_importance_weight: float | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Returns train_step(state, frozen, batch, rollouts) -> (state, metrics).
 
   `state` is donated. `frozen` holds the reference policy's parameters, read
-  only to score rollouts, and by an adapter; `batch` is a PreferenceBatch;
+  only for a KL to it, and by an adapter; `batch` is a PreferenceBatch;
   `rollouts` is what `rollout.make_rollout_step` gave for the parameters before
-  the update. Where kl_coef is 0, rollouts are None, and frozen is too unless an
-  adapter needs it.
+  the update. Where kl_coef is 0, rollouts are None, and frozen is too unless
+  offline_kl_coef or an adapter needs it.
 
   Args:
     model: see the module docstring.
@@ -238,6 +240,11 @@ def make_train_step(
       then the state's kl_coef, which `losses.adapted_kl_coef` moves after each
       update by the Rao-Blackwell estimate; the argument says only that there is
       one. None for a fixed kl_coef.
+    offline_kl_coef: weight of KL(policy || reference) at the states that the
+      pairs' completions visit; in place of kl_coef, which is then 0.
+    max_importance_weight: None where the policy draws the rollouts. Else the
+      reference does, and each counts min(policy / reference, this) times; see
+      `losses.importance_weights` for what is lost.
 
   Raises:
     ValueError: for an unknown method or estimator, hypo without kl_coef, or a
@@ -255,6 +262,8 @@ def make_train_step(
     shared_prompts=shared_prompts,
     max_margin=max_margin,
     target_margin=target_margin,
+    offline_kl_coef=offline_kl_coef,
+    max_importance_weight=max_importance_weight,
   )
 
   def train_step(state: TrainState, frozen, batch: PreferenceBatch, rollouts):

@@ -33,6 +33,8 @@ LAYERS = {
   "sampling": 1,
   "coverage": 1,
   "statistics": 1,
+  "optimum": 0,
+  "terms": 1,
   "objective": 2,
   "rollout": 2,
   "train": 3,

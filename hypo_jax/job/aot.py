@@ -157,7 +157,11 @@ def model_flops(lowered: lowering.Lowered) -> tuple[float, float]:
   """Returns the operations of learning and of sampling; see `work`."""
   drawn = lowered.rollouts and lowered.rollouts.rows
   return work.model_flops(
-    lowered.job, pair_rows_of(lowered), drawn, lowered.rollout_jaxpr
+    lowered.job,
+    pair_rows_of(lowered),
+    drawn,
+    lowered.rollout_jaxpr,
+    scores_pairs=lowered.job.config.preference.offline_kl_coef > 0,
   )
 
 

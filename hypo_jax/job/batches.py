@@ -7,6 +7,7 @@ Every process holds all rows, and so chooses the same lengths.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,11 +29,15 @@ class Batches:
     batch_at: of pairs, or of demonstrations.
     prompts_at: of what rollouts answer; the same where they share prompts.
     buckets: lengths that micro-batches are cut to.
+    visited: returns all that `prompts_at` gives over the stage, on every
+      process and each row once: "prompt_tokens", "prompt_mask" and "row",
+      int32, ascending.
   """
 
   batch_at: BatchAt
   prompts_at: BatchAt
   buckets: buckets.Buckets
+  visited: Callable[[], Arrays]
 
 
 class _Table(NamedTuple):
@@ -57,7 +62,8 @@ def of_demonstrations(job: Job, rows: Arrays, micro_batch_size: int) -> Batches:
     slots=1,
     cut=True,
   )
-  return Batches(batch_at, batch_at, found)
+  visited = partial(_visited, job, "sft", rows, config)
+  return Batches(batch_at, batch_at, found, visited)
 
 
 def of_pairs(
@@ -94,7 +100,22 @@ def of_pairs(
     slots=2 + samples,
     cut=cut,
   )
-  return Batches(found[0], found[-1], chosen)
+  name, table = list(tables.items())[-1]
+  visited = partial(_visited, job, name, table.rows, settings)
+  return Batches(found[0], found[-1], chosen, visited)
+
+
+def _visited(job: Job, stage: str, rows: Arrays, settings: Any) -> Arrays:
+  """See `Batches`; settings have num_steps and batch_size."""
+  rows_at = pipeline.make_order(
+    len(rows["prompt_mask"]),
+    batch_size=settings["batch_size"],
+    seed=job.config.seed,
+    stage=stage,
+  )
+  row = np.unique([rows_at(step) for step in range(settings["num_steps"])])
+  names = ("prompt_tokens", "prompt_mask")
+  return {name: rows[name][row] for name in names} | {"row": row}
 
 
 def _batches(

@@ -21,7 +21,7 @@ from hypo_jax import models, sharding, train
 from hypo_jax.batch import PreferenceBatch, Rollouts
 from hypo_jax.data import reviews, tasks
 from hypo_jax.job import setup, steps
-from hypo_jax.job.methods import ONLINE
+from hypo_jax.job.methods import ONLINE, reads_reference
 from hypo_jax.models import quantized
 
 
@@ -86,6 +86,11 @@ def lower(config: Any, mesh: Mesh) -> Lowered:
       "preference.method: expected one that learns from pairs, as --mode=aot "
       f"lowers no other yet, got {settings['method']!r}"
     )
+  if config.rollout.source != "policy":
+    raise ValueError(
+      "rollout.source: expected 'policy', as --mode=aot counts rollouts in "
+      f"every step, got {config.rollout.source!r}"
+    )
   optimizer = steps.make_optimizer(settings)
   state = steps.abstract_state(job, settings, job.params)
   train_step = steps.make_train_step(job, settings, optimizer)
@@ -99,7 +104,8 @@ def lower(config: Any, mesh: Mesh) -> Lowered:
     traced = draw.trace(params, *prompt)
     rollout_step, rollout_jaxpr = traced.lower(), traced.jaxpr
     rollouts = _laid(rows, jax.eval_shape(draw, params, *prompt))
-  frozen = job.params if settings["kl_coef"] or job.adapters else None
+  reads = reads_reference(settings) or job.adapters
+  frozen = job.params if reads else None
   traced = train_step.trace(state, frozen, batch, rollouts)
   return Lowered(
     train_step=traced.lower(),

@@ -32,7 +32,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 ONLINE = tuple(DEFAULTS)
 # Of `config.preference`, what these have no use for, and what says so.
-_UNUSED = {"sft_coef": 0.0, "max_margin": None, "target_margin": None}
+_UNUSED = {
+  "sft_coef": 0.0,
+  "offline_kl_coef": 0.0,
+  "max_margin": None,
+  "target_margin": None,
+}
 _NO_PAIRS = {"label_smoothing": 0.0} | _UNUSED
 
 
@@ -89,6 +94,11 @@ def draws(settings: dict[str, Any]) -> bool:
   return bool(settings["kl_coef"]) or settings["method"] in ONLINE
 
 
+def reads_reference(settings: dict[str, Any]) -> bool:
+  """Whether a method's step scores with the reference policy's parameters."""
+  return draws(settings) or bool(settings["offline_kl_coef"])
+
+
 def updates_per_step(settings: dict[str, Any]) -> int:
   """Returns the optimizer's updates in one step of the method."""
   if settings["method"] != "ppo":
@@ -117,14 +127,73 @@ def check_job(config: Any, methods: dict[str, dict[str, Any]]) -> None:
     raise ValueError(
       f"reward_retries: expected at least 0, got {config.reward_retries}"
     )
-  if learners and config.rollout.every_steps != 1:
-    raise ValueError(
-      f"rollout.every_steps: expected 1 for {', '.join(learners)}, which learn "
-      f"from what they drew themselves, got {config.rollout.every_steps}"
-    )
+  _check_rollouts(config.rollout, methods, learners)
   for settings in methods.values():
     if settings["method"] == "ppo":
       _check_minibatches(settings)
+
+
+def _check_rollouts(
+  rollout: Any, methods: dict[str, dict[str, Any]], learners: list[str]
+) -> None:
+  every, source = rollout.every_steps, rollout.source
+  if every < 1:
+    raise ValueError(f"rollout.every_steps: expected at least 1, got {every}")
+  if learners and every != 1:
+    raise ValueError(
+      f"rollout.every_steps: expected 1 for {', '.join(learners)}, which learn "
+      f"from what they drew themselves, got {every}"
+    )
+  for name, settings in methods.items():
+    alone = settings["kl_coef"] and rollout.samples_per_prompt < 2
+    if alone and settings["estimator"] == "leave_one_out":
+      raise ValueError(
+        "rollout.samples_per_prompt: expected at least 2 for "
+        f"preference.estimator 'leave_one_out' of {name}, where a prompt's "
+        "other samples are the baseline, got "
+        f"{rollout.samples_per_prompt}"
+      )
+  if source not in ("policy", "reference"):
+    raise ValueError(
+      f"rollout.source: expected 'policy' or 'reference', got {source!r}"
+    )
+  most = rollout.max_importance_weight
+  if source == "policy":
+    if most is not None:
+      raise ValueError(
+        "rollout.max_importance_weight: expected no value with rollout.source "
+        f"'policy', whose rollouts have no weights, got {most}"
+      )
+    return
+  if most is None or not most > 0:
+    raise ValueError(
+      "rollout.max_importance_weight: expected a number > 0 with "
+      f"rollout.source 'reference', got {most}"
+    )
+  _check_kept(every, methods, learners)
+
+
+def _check_kept(
+  every: int, methods: dict[str, dict[str, Any]], learners: list[str]
+) -> None:
+  """Refuses what rollouts of the reference, drawn once, can't serve."""
+  if every != 1:
+    raise ValueError(
+      "rollout.every_steps: expected 1 with rollout.source 'reference', whose "
+      f"rollouts are never refreshed, got {every}"
+    )
+  if learners:
+    raise ValueError(
+      f"rollout.source: expected 'policy' for {', '.join(learners)}, which "
+      "learn from what they drew themselves, got 'reference'"
+    )
+  for name, settings in methods.items():
+    if settings["kl_target"] is not None:
+      raise ValueError(
+        "preference.kl_target: expected no value with rollout.source "
+        "'reference', whose rollouts don't tell the policy's KL, got "
+        f"{settings['kl_target']} for {name}"
+      )
 
 
 def _check_minibatches(settings: dict[str, Any]) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 
 from hypo_jax import keys, objective, rollout, sharding, train
-from hypo_jax.batch import PreferenceBatch, Rows
+from hypo_jax.batch import PreferenceBatch, Rows, pair_rows
 from hypo_jax.job import batches, online
+from hypo_jax.job.kept_rollouts import make_kept_rollouts
 from hypo_jax.job.methods import (
   ONLINE,
   initial_kl_coef,
@@ -90,7 +91,9 @@ def make_train_step(
     return online.make_step(job, settings, optimizer)
   names = ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
   names += ("estimator", "micro_batch_size", "max_margin", "target_margin")
-  names += ("kl_target",)
+  names += ("kl_target", "offline_kl_coef")
+  # None, too, where rollouts are drawn from the policy.
+  most = job.config.rollout.max_importance_weight
   return train.make_train_step(
     job.model.with_rows(sharding.row_sharding(job.mesh)),
     optimizer,
@@ -99,6 +102,7 @@ def make_train_step(
     samples_per_prompt=baseline_over or job.config.rollout.samples_per_prompt,
     shared_prompts=not job.config.data.rollout_path,
     adapters=job.adapters,
+    max_importance_weight=most if settings["kl_coef"] else None,
   )
 
 
@@ -132,6 +136,7 @@ def fuses(job: Job, settings: dict[str, Any]) -> bool:
     settings["kl_coef"]
     and settings["method"] not in ONLINE
     and job.config.rollout.every_steps == 1
+    and job.config.rollout.source == "policy"
     and not job.config.data.rollout_path
     and settings["micro_batch_size"] == settings["batch_size"]
     and job.mesh.shape["fsdp"] == job.mesh.shape["tensor"] == 1
@@ -229,9 +234,21 @@ def make_update(
     )
   reference_step = make_reference_step(job, settings)
 
+  kept = make_kept_rollouts(
+    job, rollout_step, reference, stage, batch_size=settings["batch_size"]
+  )
+
   def draw_ahead(params, step: int):
     until = min(step + config.every_steps, settings["num_steps"])
     return {s: draw(params, s)[0] for s in range(step, until)}
+
+  def rollouts_at(state, step: int, timer):
+    if config.source == "reference":
+      return kept(step, timer)
+    if step % config.every_steps == 0:
+      params = train.policy_params(state.trainable, reference, job.adapters)
+      drawn.update(timer("rollout", lambda: draw_ahead(params, step)))
+    return drawn.pop(step)
 
   def pairs_at(step: int) -> PreferenceBatch:
     return sharding.global_rows(
@@ -239,17 +256,17 @@ def make_update(
     )
 
   def update(state, step, timer):
-    nonlocal drawn
-    batch = timer("data", lambda: pairs_at(step))
-    if settings["kl_coef"] and step % config.every_steps == 0:
-      params = train.policy_params(state.trainable, reference, job.adapters)
-      drawn = timer("rollout", lambda: draw_ahead(params, step))
-    rollouts = drawn.pop(step) if settings["kl_coef"] else None
-    if rollouts is not None:
+    batch, rollouts, scored = timer("data", lambda: pairs_at(step)), None, None
+    if settings["kl_coef"]:
+      rollouts = rollouts_at(state, step, timer)
+      scored = rollouts.rows
+    elif settings["offline_kl_coef"]:
+      scored = pair_rows(batch)
+    if scored is not None:
       timer.alone(
-        "reference", "train", lambda: reference_step(reference, rollouts.rows)
+        "reference", "train", lambda: reference_step(reference, scored)
       )
-    frozen = reference if settings["kl_coef"] or job.adapters else None
+    frozen = reference if scored is not None or job.adapters else None
     return timer("train", lambda: train_step(state, frozen, batch, rollouts))
 
   def fused_update(state, step, timer):

@@ -60,16 +60,24 @@ def method_flops(
   size = settings["batch_size"]
   pairs = row_shapes(job, size, slots=2)
   if not settings["kl_coef"]:
-    return sum(model_flops(job, pairs))
+    scores_pairs = bool(settings["offline_kl_coef"])
+    return sum(model_flops(job, pairs, scores_pairs=scores_pairs))
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
   prompt = (pairs.prompt_tokens, pairs.prompt_mask, keys)
   traced = rollout_step.trace(params, *prompt)
   drawn = jax.eval_shape(rollout_step, params, *prompt).rows
-  return sum(model_flops(job, pairs, drawn, traced.jaxpr))
+  learning, drawing = model_flops(job, pairs, drawn, traced.jaxpr)
+  drawn_once = job.config.rollout.source == "reference"
+  return learning if drawn_once else learning + drawing
 
 
 def model_flops(
-  job: Job, pairs: Rows, drawn: Rows | None = None, rollout_jaxpr: Any = None
+  job: Job,
+  pairs: Rows,
+  drawn: Rows | None = None,
+  rollout_jaxpr: Any = None,
+  *,
+  scores_pairs: bool = False,
 ) -> tuple[float, float]:
   """Returns a step's operations, over all devices.
 
@@ -78,14 +86,15 @@ def model_flops(
     pairs: shapes of the pairs' rows.
     drawn: shapes of the rollouts' rows, where there are any.
     rollout_jaxpr: of what draws them.
+    scores_pairs: whether the reference scores the pairs too.
 
   Returns:
     Of learning: three times the policy's forward of pairs and rollouts, and
-    the reference's forward of rollouts. Of sampling: prefill and decoding, at
-    the longest. Each head's product counts once a scored token.
+    the reference's forward of what it scores. Of sampling: prefill and
+    decoding, at the longest. Each head's product counts once a scored token.
   """
   if drawn is None:
-    return 3 * forward_flops(job.model, pairs), 0.0
+    return (3 + scores_pairs) * forward_flops(job.model, pairs), 0.0
   policy = [pairs, drawn]
   if not job.config.data.rollout_path:
     policy = [jax.eval_shape(join_slots, pairs, drawn)]

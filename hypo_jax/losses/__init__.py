@@ -28,6 +28,7 @@ from hypo_jax.losses.hybrid import hypo_loss
 from hypo_jax.losses.kl import (
   KLTerm,
   adapted_kl_coef,
+  importance_weights,
   rao_blackwell_kl_loss,
   reverse_kl_loss,
 )
@@ -49,6 +50,7 @@ __all__ = [
   "dpo_loss",
   "hinge_loss",
   "hypo_loss",
+  "importance_weights",
   "ipo_loss",
   "rao_blackwell_kl_loss",
   "reverse_kl_loss",

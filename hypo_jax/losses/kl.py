@@ -140,6 +140,52 @@ def rao_blackwell_kl_loss(
   return KLTerm(loss, lax.stop_gradient(kl))
 
 
+def importance_weights(
+  token_log_probs: jax.Array,
+  ref_token_log_probs: jax.Array,
+  completion_mask: jax.Array,
+  *,
+  max_weight: float,
+) -> jax.Array:
+  """Computes what completions drawn from the reference stand for.
+
+      min(policy(completion) / reference(completion), max_weight)
+
+  For any g, E_reference[policy / reference * g] = E_policy[g]. So a surrogate
+  of this module, times these weights, keeps its expected gradient when its
+  samples come from the reference in place of the policy, its baselines too, as
+  long as no weight is cut. A cut one understates what the policy says far more
+  often than the reference does: the KL's gradient is then biased towards 0, and
+  most where the policy has gone furthest. Uncut, the variance grows as the
+  exponential of the KL.
+
+  Args:
+    token_log_probs: float [N, C], log pi of tokens that the reference drew,
+      nats. Masked positions may hold anything, nan and -inf included.
+    ref_token_log_probs: float [N, C], under the reference.
+    completion_mask: bool [N, C], True on scored tokens.
+    max_weight: > 0; inf for weights as they are.
+
+  Returns:
+    float32 [N], without gradient; 1 for a row without scored tokens, where
+    max_weight allows it.
+
+  Raises:
+    ValueError: a shape, dtype or range is wrong.
+
+  Source: truncated importance sampling, Ionides 2008.
+  """
+  if not max_weight > 0:
+    checks.refuse("max_weight", "a number > 0", max_weight)
+  checks.check_mask(completion_mask)
+  log_probs = masked.scored("token_log_probs", token_log_probs, completion_mask)
+  ref_log_probs = masked.scored(
+    "ref_token_log_probs", ref_token_log_probs, completion_mask
+  )
+  log_ratio = (log_probs - ref_log_probs).sum(axis=-1)
+  return lax.stop_gradient(jnp.minimum(jnp.exp(log_ratio), max_weight))
+
+
 def adapted_kl_coef(
   kl_coef: Scalar, kl: Scalar, *, target: float, gain: float = 0.1
 ) -> jax.Array:
