@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
   config.data.reference_cache = ""  # shared between runs; empty: the workdir's
   config.data.num_demonstrations = 8192  # reviews only
   config.data.num_pairs = 512  # sampled and judged: reviews, layout text
+  config.data.uniform_share = 0.0  # of reviews' pairs, not from the reference
   config.data.prompt_words = 4  # layout text only: how many are gone on from
   config.data.judge = ""  # module:function of completions; reviews has its own
   config.data.as_messages = False  # text prompts to the chat template

@@ -19,6 +19,7 @@ def label_pairs(
   least: int,
   seed: int,
   split: str,
+  turn: int = 0,
 ) -> tasks.Records:
   """Labels the first two different completions of each prompt.
 
@@ -33,11 +34,13 @@ def label_pairs(
     least: how many there must be.
     seed: of the labels' noise.
     split: likewise.
+    turn: likewise; how often the prompts were asked before.
 
   Raises:
     ValueError: if too few prompts have two different completions.
   """
-  uniform = np.random.default_rng([seed, tasks.SPLITS.index(split)]).random
+  where = [seed, tasks.SPLITS.index(split)] + ([turn] if turn else [])
+  uniform = np.random.default_rng(where).random
   pairs = []
   for prompt, texts in zip(prompts, completions, strict=True):
     distinct = list(dict.fromkeys(filter(_is_readable, texts)))

@@ -157,7 +157,7 @@ def prompts(split: str, count: int, *, seed: int) -> list[str]:
       f"got {count}"
     )
   members = _splits()[split]
-  order = _generator(seed, f"prompts {split}").permutation(len(members))
+  order = generator(seed, f"prompts {split}").permutation(len(members))
   return [members[i] for i in order[:count]]
 
 
@@ -181,13 +181,13 @@ def demonstrations(count: int, *, seed: int) -> list[dict[str, str]]:
   if count < 0:
     raise ValueError(f"count: expected at least 0, got {count}")
   members = _splits()["sft"]
-  order = _generator(seed, "demonstration prompts")
-  rng = _generator(seed, "demonstrations")
+  order = generator(seed, "demonstration prompts")
+  rng = generator(seed, "demonstrations")
   records = []
   while len(records) < count:
     turn = order.permutation(len(members))[: count - len(records)]
     asked = [members[i] for i in turn]
-    records += [{"prompt": p, "chosen": _write_review(p, rng)} for p in asked]
+    records += [{"prompt": p, "chosen": write_review(p, rng)} for p in asked]
   return records
 
 
@@ -242,6 +242,7 @@ class WordTokenizer:
     pad_token_id: 0.
     eos_token_id: 1.
     vocab_size: special tokens included.
+    words: all of them, without special tokens.
   """
 
   def __init__(self):
@@ -253,6 +254,7 @@ class WordTokenizer:
     self.pad_token_id = _PAD
     self.eos_token_id = _EOS
     self.vocab_size = len(self._words)
+    self.words = tuple(self._ids)
 
   def fingerprint(self) -> str:
     """Returns what the ids of any text follow from."""
@@ -331,12 +333,16 @@ def _splits() -> dict[str, tuple[str, ...]]:
   }
 
 
-def _generator(seed: int, purpose: str) -> np.random.Generator:
+def generator(seed: int, purpose: str) -> np.random.Generator:
+  """Returns the world's own source of what is drawn for a purpose."""
   return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
 
 
-def _write_review(prompt: str, rng: np.random.Generator) -> str:
-  """One to all of the aspects in any order; half the clauses have no adverb."""
+def write_review(prompt: str, rng: np.random.Generator) -> str:
+  """Writes a review that is valid for a prompt.
+
+  One to all of the aspects in any order; half the clauses have no adverb.
+  """
 
   def pick(options: Sequence[str]) -> str:
     return options[rng.integers(len(options))]

@@ -96,7 +96,9 @@ def reviews_task(
     pairs=None,
     pair_prompts={
       split: reviews.prompts(
-        name, num_pair_prompts(num_pairs, split), seed=seed
+        name,
+        min(num_pair_prompts(num_pairs, split), reviews.SPLIT_SIZES[name]),
+        seed=seed,
       )
       for split, name in zip(
         SPLITS, ("pairs", "validation_pairs", "test_pairs"), strict=True

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offline pairs as arrays, and what the reference policy says of them, once."""
 
+import itertools
 import pathlib
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from hypo_jax import evaluate
 from hypo_jax.checkpoint import fingerprint
-from hypo_jax.data import labels, pipeline, tasks
+from hypo_jax.data import labels, pipeline, review_pairs, tasks
 from hypo_jax.job.reference_cache import ReferenceCache, digest, fill
 from hypo_jax.job.setup import Job
 
@@ -35,13 +36,42 @@ def get_pairs(job: Job, reference: Any) -> dict[str, tasks.Records]:
 
 
 def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
-  """Two different completions a prompt, from the reference, labelled."""
-  prompts = job.task.pair_prompts[split]
-  wanted = tasks.num_wanted_pairs(job.config.data.num_pairs, split)
-  sampler = job.samplers["validation"]
+  """Two different completions a prompt, from the reference, labelled.
+
+  Prompts of training are asked again, turn by turn, where they are too few. A
+  larger number only adds pairs.
+  """
+  data, prompts = job.config.data, job.task.pair_prompts[split]
+  wanted = tasks.num_wanted_pairs(data.num_pairs, split)
+  records = _sample_turn(job, reference, split, prompts, wanted, 0)
+  if split != "train":
+    return records
+  for turn in itertools.count(1):
+    left = wanted - len(records)
+    if left <= 0:
+      break
+    asked = prompts[: left + max(left // 4, 16)]
+    records += _sample_turn(job, reference, split, asked, left, turn)
+  return review_pairs.with_even_share(
+    records,
+    share=data.uniform_share,
+    max_words=job.tokens.completion_length - 1,
+    seed=job.config.seed,
+  )
+
+
+def _sample_turn(
+  job: Job,
+  reference: Any,
+  split: str,
+  prompts: list[str],
+  wanted: int,
+  turn: int,
+) -> tasks.Records:
+  """Returns the pairs of one turn, at most `wanted`."""
   rows = job.tokens.prompts(prompts)
-  key = job.key("pairs", split)
-  samples = sampler(
+  key = job.key("pairs", split, *([turn] if turn else []))
+  samples = job.samplers["validation"](
     reference, reference, rows["prompt_tokens"], rows["prompt_mask"], key
   ).cut(job.tokens.completion_length)
   tokenizer = job.tokens.tokenizer
@@ -56,9 +86,10 @@ def _sample_pairs(job: Job, reference: Any, split: str) -> tasks.Records:
     judge=job.task.judge,
     num_pairs=wanted,
     # Of held-out pairs, a file's prompts may give fewer.
-    least=wanted if split == "train" else 1,
+    least=min(wanted, len(prompts) * 4 // 5) if split == "train" else 1,
     seed=job.config.seed,
     split=split,
+    turn=turn,
   )
 
 

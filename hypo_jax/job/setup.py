@@ -179,6 +179,11 @@ def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
     "validation": config.evaluate.num_validation_prompts,
     "test": config.evaluate.num_prompts,
   }
+  if not 0 <= data.uniform_share <= (data.path == "reviews"):
+    raise ValueError(
+      "data.uniform_share: expected a share in [0, 1], 0 where data.path is not "
+      f'"reviews", got {data.uniform_share} with {data.path!r}'
+    )
   if data.path == "reviews":
     if data.judge:
       raise ValueError(
