@@ -159,4 +159,6 @@ def get_config() -> ConfigDict:
   config.evaluate.num_validation_prompts = 128  # of each evaluation
   config.evaluate.samples_per_prompt = 8
   config.evaluate.validation_samples_per_prompt = 4
+  # Least samples of the reference to estimate the optimum from; 0: none.
+  config.evaluate.optimum_samples = 4096
   return config

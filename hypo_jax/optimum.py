@@ -16,11 +16,10 @@ listed).
 Samples of all prompts are pooled, as if every prompt offered the same rewards
 with the same chances: a prompt's own few samples would say next to nothing of
 its best completions. Where prompts differ, J* so pooled is too high, by about
-beta / 2 times the squared coefficient of variation of Z over prompts (`excess`).
-The smaller beta, the fewer samples carry the weight: what their number in
-effect comes to, (sum w)^2 / sum w^2, says how far a figure can be trusted. It
-also bounds the KL that can be seen, at about the log of samples / effective
-samples.
+beta / 2 times the squared coefficient of variation of Z over prompts: `excess`.
+The smaller beta, the fewer samples carry the weight: what their number comes to
+in effect, (sum w)^2 / sum w^2, says how far a figure can be trusted. It also
+bounds the KL that can be seen, at about log(samples / effective samples).
 
 Standard errors are by linearisation, over prompts. Shapes: n prompts, m
 completions of the reference each.
@@ -37,6 +36,7 @@ LEAST_EFFECTIVE = 100.0
 # where the KL is 0.005 nats, falls by this factor, and ends where only the best
 # completions count.
 _FIRST, _FACTOR, _LAST = 10.0, 0.85, 1e-3
+_SIDES = ("left", "right")
 
 
 class Tilted(NamedTuple):
@@ -89,11 +89,14 @@ def tilted(rewards: np.ndarray, *, beta: float) -> Tilted:
   rewards = _checked(rewards)
   if not 0 < beta < np.inf:
     raise ValueError(f"beta: expected a number > 0, got {beta}")
+  return _tilted(rewards, _wins(rewards), beta)
+
+
+def _tilted(rewards: np.ndarray, won: np.ndarray, beta: float) -> Tilted:
   peak = rewards.max()
   weights = np.exp((rewards - peak) / beta)
   z = weights.mean()
   weights /= z  # Mean 1, so that means of products are pi*'s expectations.
-  won = _wins(rewards)
   reward, win_rate = ((weights * x).mean() for x in (rewards, won))
   log_z = np.log(z) + peak / beta
   off_reward = weights * (rewards - reward)
@@ -123,12 +126,11 @@ def frontier(rewards: np.ndarray) -> list[Tilted]:
     samples; none where all rewards are equal, or samples are fewer.
   """
   rewards = _checked(rewards)
-  spread, points = rewards.std(), []
-  if spread == 0:
-    return points
+  spread, won = rewards.std(), _wins(rewards)
+  points: list[Tilted] = []
   beta = _FIRST * spread
-  while beta >= _LAST * spread:
-    point = tilted(rewards, beta=beta)
+  while beta and beta >= _LAST * spread:
+    point = _tilted(rewards, won, beta)
     if not point.reliable:
       break
     points.append(point)
@@ -170,9 +172,11 @@ def _checked(rewards: np.ndarray) -> np.ndarray:
 
 def _wins(rewards: np.ndarray) -> np.ndarray:
   """Returns [n, m]: the share of the prompt's others that each one beats."""
-  mine, others = rewards[:, :, None], rewards[:, None, :]
-  won = ((mine > others) + 0.5 * (mine == others)).sum(axis=-1)
-  return (won - 0.5) / (rewards.shape[1] - 1)  # Less the tie with itself.
+  ranks = []
+  for row in rewards:
+    ends = (np.searchsorted(np.sort(row), row, side) for side in _SIDES)
+    ranks.append(sum(ends) / 2)  # Fewer, and half of the equal ones.
+  return (np.array(ranks) - 0.5) / (rewards.shape[1] - 1)  # Not itself.
 
 
 def _stderr(values: np.ndarray) -> float:

@@ -16,6 +16,7 @@ import pathlib
 from typing import Any
 
 from hypo_jax.job import rewards
+from hypo_jax.job.optimum import measure_optimum
 from hypo_jax.job.out_of_memory import explained
 from hypo_jax.job.pairs import get_pairs, score_reference
 from hypo_jax.job.results import make_evaluator, measure_all, write_report
@@ -73,6 +74,8 @@ def _run(job: Job) -> dict[str, Any]:
         rewards_of,
       )
   with job.clock("test"):
-    measured = measure_all(job, reference, tables, histories, learned)
+    evaluator, split = make_evaluator(job, reference, tables, "test", learned)
+    measured = measure_all(job, reference, tables, histories, evaluator, split)
+    optimum = measure_optimum(job, reference, evaluator, split)
   with job.clock("report"):
-    return write_report(job, measured, histories)
+    return write_report(job, measured, histories, optimum)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measurements of every policy on held-out prompts, and the report."""
 
+import dataclasses
 import importlib.metadata
 import json
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from hypo_jax import evaluate, report, statistics, train
 from hypo_jax.checkpoint import best_step, write_json
 from hypo_jax.data import tasks
 from hypo_jax.job import speed
+from hypo_jax.job.optimum import with_recovered
 from hypo_jax.job.setup import Job
 from hypo_jax.job.steps import abstract_state
 from hypo_jax.job.training import (
@@ -91,22 +93,29 @@ def measure_all(
   reference: Any,
   tables: dict[str, dict[str, np.ndarray]],
   histories: dict[str, list[dict[str, Any]]],
-  learned_rewards: LearnedRewards | None = None,
+  evaluator: evaluate.Evaluator,
+  split: evaluate.Split,
 ) -> dict[str, dict[str, Any]]:
-  """Measures reference, final, best and best-pair-loss policies on the test.
+  """Measures reference, final, best and best-pair-loss policies on a split.
 
   Each measurement is written when it is done, and read where it already is.
+
+  Args:
+    job: the job.
+    reference: the reference policy's parameters.
+    tables: pairs by split.
+    histories: by method.
+    evaluator: of `make_evaluator`.
+    split: likewise, of the test prompts.
 
   Returns:
     By policy ("reference", "dpo", "dpo best", "dpo best_pair_loss", ...) the
     entry with "wins", "reward_histogram", "coverage" and "shown" samples.
   """
 
-  evaluator, split = make_evaluator(
-    job, reference, tables, "test", learned_rewards
-  )
-
-  def measured(name: str, params: Any, step: int, key) -> dict[str, Any]:
+  def measured(
+    name: str, params: Any, step: int, key, evaluator=evaluator
+  ) -> dict[str, Any]:
     path = job.workdir / "evaluations" / f"{name.replace(' ', '_')}.json"
     exists = path.exists()
     job.barrier(f"look-{name}")
@@ -131,13 +140,13 @@ def measure_all(
     results["reference"] |= own | {"win_rate_length_matched": 0.5}
   for method, history in histories.items():
     checkpoints = preference_checkpoints(job, method, reference)
+    own = dataclasses.replace(evaluator, beta=job.methods[method]["beta"])
     steps = {
       method: history[-1]["step"],
       f"{method} best": best_step(history, best_field(job)),
-    }
-    if method in job.config.baselines:
       # What a user without a judge would pick.
-      steps[f"{method} best_pair_loss"] = best_step(history, "pair_fit")
+      f"{method} best_pair_loss": best_step(history, "pair_fit"),
+    }
     for name, step in steps.items():
 
       def params(step=step, method=method, checkpoints=checkpoints):
@@ -149,7 +158,8 @@ def measure_all(
       if same:
         results[name] = results[same[0]]
         continue
-      results[name] = measured(name, params, step, job.key("evaluate", "test"))
+      key = job.key("evaluate", "test")
+      results[name] = measured(name, params, step, key, own)
     checkpoints.close()
   return results
 
@@ -177,6 +187,7 @@ def write_report(
   job: Job,
   measured: dict[str, dict[str, Any]],
   histories: dict[str, list[dict[str, Any]]],
+  optimum: dict[str, Any] | None,
 ) -> dict[str, Any]:
   """Writes report.json, samples.jsonl, plots and report.html."""
   at_step = {m: {e["step"]: e for e in h} for m, h in histories.items()}
@@ -192,11 +203,9 @@ def write_report(
     policies[method] = entry(method) | {
       "history": [_public(e) for e in history],
       "best": entry(f"{method} best"),
+      "best_pair_loss": entry(f"{method} best_pair_loss"),
       "coverage_verdict": evaluate.coverage_verdict(history),
     }
-    if f"{method} best_pair_loss" in measured:
-      best = entry(f"{method} best_pair_loss")
-      policies[method]["best_pair_loss"] = best
   result = {
     "policies": policies,
     "matched_kl": [],
@@ -207,6 +216,11 @@ def write_report(
   }
   if job.task.judge is not None:
     result["matched_kl"] = statistics.matched_kl(histories)
+  if job.config.reward == "model":
+    path = job.workdir / "evaluations" / "reward_model.json"
+    result["reward_model"] = json.loads(path.read_text())
+  if optimum is not None:
+    result["optimum"] = with_recovered(optimum, measured, job.methods)
   if job.leader:
     samples = _shown_samples(job, measured, histories)
     tasks.write_records(job.workdir / "samples.jsonl", samples)

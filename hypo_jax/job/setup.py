@@ -181,8 +181,8 @@ def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
   }
   if not 0 <= data.uniform_share <= (data.path == "reviews"):
     raise ValueError(
-      "data.uniform_share: expected a share in [0, 1], 0 where data.path is not "
-      f'"reviews", got {data.uniform_share} with {data.path!r}'
+      "data.uniform_share: expected a share in [0, 1], and 0 where data.path "
+      f'is not "reviews", got {data.uniform_share} with {data.path!r}'
     )
   if data.path == "reviews":
     if data.judge:

@@ -62,6 +62,23 @@ def _root(kl: float) -> float:
   return math.sqrt(max(kl, 0.0))
 
 
+def optimum(report: Report) -> Curve | None:
+  """Returns the optimum's win rate over KL, where the report has it twice."""
+  points = [
+    (None, _interval(entry, "kl")[0], *_interval(entry, "win_rate"))
+    for entry in (report.get("optimum") or {}).get("frontier") or []
+  ]
+  points = [p for p in points if p[1] is not None and p[2] is not None]
+  if len(points) < 2:
+    return None
+  return Curve(*map(list, zip(*points, strict=True)))
+
+
+def _draw_optimum(axes: Any, curve: Curve) -> None:
+  axes.plot(curve.x, curve.y, color=light("ink"), lw=1.3, ls="--", zorder=3)
+  axes.add_patch(_band(curve, light("ink")))
+
+
 def _draw_curve(axes: Any, curve: Curve, style: str) -> None:
   """A line, its points, and a band of one standard error on both sides."""
   axes.plot(
@@ -125,7 +142,9 @@ def frontier(report: Report, found: dict[str, Curve], key: str) -> Plot:
   what = "Win rate" if key == "win_rate" else "Pair accuracy"
   styles = series(methods(report))
   levels = _levels(report) if key == "win_rate" else []
-  most = max(max(curve.x) for curve in found.values())
+  best = optimum(report) if key == "win_rate" else None
+  drawn = [*found.values()] + ([best] if best else [])
+  most = max(max(curve.x) for curve in drawn)
   better = "At equal KL (dotted lines) the higher curve is the better method"
   if not levels:
     better = f"At equal KL the higher curve has the better {what.lower()}"
@@ -137,6 +156,8 @@ def frontier(report: Report, found: dict[str, Curve], key: str) -> Plot:
       if math.sqrt(level) <= most:
         line = {"linewidth": 1.0, "linestyle": (0, (2, 3))}
         axes.axvline(math.sqrt(level), color=light("muted"), **line)
+    if best:
+      _draw_optimum(axes, best)
     for name, curve in found.items():
       _draw_curve(axes, curve, styles[name])
       _draw_ends(axes, curve, styles[name], report["policies"][name])
@@ -148,15 +169,28 @@ def frontier(report: Report, found: dict[str, Curve], key: str) -> Plot:
       marker("muted", "best", marker="*", lw=0, markersize=11),
       marker("muted", "end", marker="o", lw=0, markersize=8),
     ]
+    if best:
+      handles.append(marker("ink", "optimum", marker="", lw=1.3, ls="--"))
     legend(figure, handles, 3 if narrow else len(handles))
 
   reading = f"{_KL_READING} {better}; bands are one standard error."
+  if best:
+    reading += (
+      " The dashed line is the optimum: the most reward that any policy can "
+      "have at a KL, reckoned from the reference's own samples with the exact "
+      "judge, as far as they carry it."
+    )
   title = f"{what} against distance from the reference"
   ends = [
     f"{policy_name(n)} ends at {number(c.y[-1], 2)} and KL "
     f"{number(c.x[-1] ** 2, 2)}"
     for n, c in found.items()
   ]
+  if best:
+    ends.append(
+      f"the optimum reaches {number(best.y[-1], 2)} at KL "
+      f"{number(best.x[-1] ** 2, 2)}"
+    )
   alt = f"{title}, over training. {'; '.join(ends)}."
   name = "frontier"
   return render(name, title, alt, reading, draw, heights=(4.4, 3.9))

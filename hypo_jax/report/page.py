@@ -32,6 +32,7 @@ from hypo_jax.report.summary import (
   compares_at_equal_kl,
   describe_checkpoints,
   describe_coverage,
+  describe_optimum,
   matched_row,
   verdict,
 )
@@ -96,7 +97,7 @@ def _top(report: Report) -> str:
   order = sorted(methods(report), key=lambda n: n != "dpo")
   paragraphs = [f'<p class="claim">{escape(s)}</p>' for s in claim(report)[:1]]
   rest = claim(report)[1:] + [describe_checkpoints(report, n) for n in order]
-  rest += describe_coverage(report)
+  rest += describe_optimum(report) + describe_coverage(report)
   paragraphs += [f"<p>{escape(sentence)}</p>" for sentence in rest]
   facts = escape(" · ".join(filter(None, facts)))
   return (

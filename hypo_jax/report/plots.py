@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots of a report: those for which it has numbers."""
 
-from hypo_jax.report import curves, shares
+from hypo_jax.report import curves, reliability, shares
 from hypo_jax.report.canvas import Plot
 from hypo_jax.report.tables import Report, has_judge
 
@@ -23,4 +23,6 @@ def make_plots(report: Report) -> list[Plot]:
     plots.append(shares.rewards(report, found))
   if found := shares.masses(report):
     plots.append(shares.coverage(found))
+  if found := reliability.reliabilities(report):
+    plots.append(reliability.plot(found))
   return plots

@@ -17,6 +17,7 @@ from hypo_jax.report.formatting import (
   kl_of,
   nats,
   number,
+  percent,
   places,
   policy_name,
   whole,
@@ -214,6 +215,32 @@ def describe_coverage(report: Report) -> list[str]:
   ]
 
 
+def describe_optimum(report: Report) -> list[str]:
+  """Returns what the methods that learn from rewards make of what there is."""
+  sentences = []
+  for row in (report.get("optimum") or {}).get("values") or []:
+    digits = places([row.get("value_stderr"), row.get("reference_stderr")])
+    value = with_error(row.get("value"), row.get("value_stderr"), digits)
+    start = with_error(
+      row.get("reference"), row.get("reference_stderr"), digits
+    )
+    text = (
+      f"Of E[reward] − {row['beta']:g} KL no policy has more than {value}, the "
+      f"reference {start}"
+    )
+    shares = [
+      f"{policy_name(name)} {percent(share)}"
+      for name, share in (row.get("recovered") or {}).items()
+      if finite(share) is not None
+    ]
+    if not row.get("reliable"):
+      text += " (too few samples carry the first)"
+    if shares:
+      text += f"; of the gain, final policies have {', '.join(shares)}"
+    sentences.append(f"{text}.")
+  return sentences
+
+
 def terminal_summary(report: Report) -> str:
   """Returns headline and tables as plain text of at most 100 columns.
 
@@ -230,7 +257,7 @@ def terminal_summary(report: Report) -> str:
     )
   verdicts = [
     textwrap.fill(line, _WIDTH, break_on_hyphens=False)
-    for line in describe_coverage(report)
+    for line in describe_optimum(report) + describe_coverage(report)
   ]
   if verdicts:
     parts.append("\n".join(verdicts))
