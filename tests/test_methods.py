@@ -55,6 +55,11 @@ def test_a_value_takes_the_defaults_place_even_if_it_is_false():
     ),
     ("ppo", {"sft_coef": 0.1}, "preference.sft_coef: expected 0.0 for 'ppo'"),
     ("grpo", {"max_margin": 1.0}, "preference.max_margin: expected None"),
+    (
+      "ppo",
+      {"offline_kl_coef": 0.1},
+      "preference.offline_kl_coef: expected 0.0 for 'ppo', got 0.1",
+    ),
     ("online_dpo", {"kl_coef": 0.1}, "preference.kl_coef: expected 0.0 for"),
     (
       "dpo",
@@ -105,6 +110,14 @@ def check(method, change, **overrides):
     ),
     (
       "rloo",
+      lambda c: c.rollout.update(
+        source="reference", max_importance_weight=10.0
+      ),
+      {},
+      "rollout.source: expected 'policy' for rloo, which learn from what they",
+    ),
+    (
+      "rloo",
       lambda c: c.update(reward_retries=-1),
       {},
       "reward_retries: expected at least 0, got -1",
@@ -128,6 +141,71 @@ def test_what_does_not_fit_the_job_is_refused(
 ):
   with pytest.raises(ValueError, match=message):
     check(method, change, **overrides)
+
+
+FROM_REFERENCE = {"source": "reference", "max_importance_weight": 10.0}
+
+
+@pytest.mark.parametrize(
+  ("rollout", "overrides", "message"),
+  [
+    ({"every_steps": 0}, {}, "rollout.every_steps: expected at least 1, got 0"),
+    ({"source": "data"}, {}, "rollout.source: expected 'policy' or 'refer"),
+    (
+      {"max_importance_weight": 10.0},
+      {},
+      "rollout.max_importance_weight: expected no value with .* got 10.0",
+    ),
+    (
+      {"source": "reference"},
+      {},
+      "rollout.max_importance_weight: expected a number > 0 .* got None",
+    ),
+    (
+      FROM_REFERENCE | {"max_importance_weight": -1.0},
+      {},
+      "rollout.max_importance_weight: expected a number > 0 .* got -1.0",
+    ),
+    (
+      FROM_REFERENCE | {"every_steps": 4},
+      {},
+      "rollout.every_steps: expected 1 with .* never refreshed, got 4",
+    ),
+    (
+      FROM_REFERENCE,
+      {"kl_target": 3.0},
+      "preference.kl_target: expected no value .* got 3.0 for hypo",
+    ),
+    (
+      {},
+      {"estimator": "leave_one_out"},
+      "rollout.samples_per_prompt: expected at least 2 for "
+      "preference.estimator 'leave_one_out' of hypo, .* got 1",
+    ),
+  ],
+)
+def test_rollouts_that_cannot_serve_are_refused(rollout, overrides, message):
+  def change(config):
+    config.reward = ""
+    config.rollout.update(rollout)
+
+  with pytest.raises(ValueError, match=message):
+    check("hypo", change, **overrides)
+
+
+def test_rollouts_that_serve_are_let_through():
+  for rollout in (FROM_REFERENCE, {"every_steps": 64}):
+    check("hypo", lambda c, r=rollout: c.update(reward="", rollout=r))
+  two = {"samples_per_prompt": 2}
+  check(
+    "hypo",
+    lambda c: c.update(reward="", rollout=two),
+    estimator="leave_one_out",
+  )
+  # Nothing is drawn, so nothing is compared.
+  check(
+    "dpo", lambda c: c.update(reward=""), estimator="leave_one_out", kl_coef=0.0
+  )
 
 
 def test_what_fits_is_let_through():

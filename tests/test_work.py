@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A step's operations, and its seconds at the devices' peak."""
 
+import copy
 import dataclasses
 import pathlib
 import runpy
@@ -41,6 +42,22 @@ def test_a_method_without_rollouts_counts_its_pairs_alone(lowered):
   pairs = aot.pair_rows_of(lowered)
   forward = work.forward_flops(lowered.job.model, pairs)
   assert method_flops(lowered, "dpo") == 3 * forward
+
+
+def test_controls_count_what_they_score_and_draw(lowered):
+  """The reference's forward of pairs; no draw where all was drawn before."""
+  job = lowered.job
+  pairs = aot.pair_rows_of(lowered)
+  forward = work.forward_flops(job.model, pairs)
+  settings = job.methods["dpo"] | {"offline_kl_coef": 0.1}
+  offline = training.step_flops(job, settings, lowered.frozen)
+  assert offline == 4 * forward
+  config = copy.deepcopy(job.config)
+  config.rollout.source = "reference"
+  kept = dataclasses.replace(job, config=config)
+  learning, drawing = aot.model_flops(lowered)
+  found = training.step_flops(kept, job.methods["hypo"], lowered.frozen)
+  assert found == learning and drawing > 0
 
 
 def test_fine_tuning_counts_one_slot_a_row(lowered):

@@ -59,7 +59,7 @@ def _run(job: Job) -> dict[str, Any]:
       prompts = job.task.prompts.get("rollout") or [
         record["prompt"] for record in pairs["train"]
       ]
-      rewards_of = rewards.make_reward_source(job, reference, tables, prompts)
+      rewards_of = rewards.make_rewards(job, reference, tables, prompts)
   histories = {}
   for name, settings in job.methods.items():
     with job.clock(name):

@@ -3,17 +3,28 @@
 """How a job's online methods are stepped; see `hypo_jax.online`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from hypo_jax import online, sharding, train
 from hypo_jax.batch import Rollouts
 from hypo_jax.job.methods import DEFAULTS
 from hypo_jax.job.setup import Job
 
-# (rollouts, row [B]) -> rewards [B, k]; row numbers the prompts.
-RewardSource = Callable[[Rollouts, jax.Array], jax.Array]
+
+class Rewards(NamedTuple):
+  """What gives completions their rewards.
+
+  Attributes:
+    of_rollouts: (rollouts, row [B]) -> rewards [B, k]; row numbers the prompts.
+    of_samples: (prompts, prompt_rows, samples) -> numpy rewards [n, k], of an
+      evaluation's n prompts; None where its judge says the same.
+  """
+
+  of_rollouts: Callable[[Rollouts, jax.Array], jax.Array]
+  of_samples: Callable[..., np.ndarray] | None
 
 
 def make_step(job: Job, settings: dict[str, Any], optimizer):
@@ -53,7 +64,7 @@ def make_update(
   train_step: Callable[..., Any],
   reference: Any,
   draw: Callable[..., Any],
-  rewards_of: RewardSource,
+  rewards_of: Rewards,
 ) -> Callable[..., Any]:
   """Returns update(state, step, timer): a draw, its rewards, then the step.
 
@@ -63,7 +74,7 @@ def make_update(
     train_step: of `make_step`.
     reference: the reference policy's parameters.
     draw: (params, step) -> rollouts and the numbers of their prompts.
-    rewards_of: of `rewards.make_reward_source`.
+    rewards_of: of `rewards.make_rewards`.
   """
   finish = online.make_reward_finisher(
     job.eos_token_ids, settings["no_eos_reward"]
@@ -79,7 +90,7 @@ def make_update(
   def update(state, step, timer):
     params = train.policy_params(state.trainable, reference, job.adapters)
     rollouts, row = timer("rollout", lambda: draw(params, step))
-    rewards = timer("reward", lambda: rewards_of(rollouts, row))
+    rewards = timer("reward", lambda: rewards_of.of_rollouts(rollouts, row))
     rewards = finish(rollouts, rewards)
     arguments = (reference, rollouts, rewards)
     if settings["method"] == "ppo":

@@ -19,7 +19,7 @@ from hypo_jax import (
   statistics,
   train,
 )
-from hypo_jax.batch import PreferenceBatch, Rollouts
+from hypo_jax.batch import PreferenceBatch, Rollouts, Rows
 from hypo_jax.checkpoint import Checkpoints, fingerprint, write_json
 from hypo_jax.data import pipeline
 from hypo_jax.job import online, steps, training
@@ -40,9 +40,9 @@ def check(job: Job) -> None:
     )
 
 
-def make_reward_source(
+def make_rewards(
   job: Job, reference: Any, tables: Tables, prompts: Sequence[Any]
-) -> online.RewardSource:
+) -> online.Rewards:
   """Returns what gives rollouts their rewards, as `config.reward` names it.
 
   A learned model is trained first, or restored; every process gets all rewards.
@@ -60,8 +60,32 @@ def make_reward_source(
     params = train_reward_model(job, reference, tables)
     model = job.model.with_rows(sharding.row_sharding(job.mesh))
     score = jax.jit(partial(reward_model.completion_rewards, model))
-    return lambda rollouts, row: score(params, rollouts.rows)
-  return partial(_from_texts, job, prompts, _text_function(job))
+    return online.Rewards(
+      lambda rollouts, row: score(params, rollouts.rows),
+      partial(_of_samples, job, partial(score, params)),
+    )
+  function = _text_function(job)
+  return online.Rewards(
+    partial(_of_rollouts, job, prompts, function),
+    None
+    if job.config.reward == "judge"
+    else lambda prompts, rows, samples: _of_texts(
+      job, prompts, function, samples
+    ),
+  )
+
+
+def _of_samples(job: Job, score, prompts, prompt_rows, samples) -> np.ndarray:
+  """A learned reward of an evaluation's completions."""
+  del prompts  # As tokens, they are in prompt_rows.
+  total, parts = len(samples.tokens), []
+  size = job.config.preference.batch_size
+  names = ("prompt_tokens", "prompt_mask")
+  arrays = [prompt_rows[n] for n in names] + [samples.tokens, samples.mask]
+  for numbers in evaluate.row_batches(total, size):
+    rows = sharding.put_rows(job.mesh, Rows(*(x[numbers] for x in arrays)))
+    parts.append(sharding.gather(score(rows)))
+  return np.concatenate(parts)[:total]
 
 
 def _text_function(job: Job) -> rewards.RewardFunction:
@@ -82,24 +106,31 @@ def _text_function(job: Job) -> rewards.RewardFunction:
   return gold
 
 
-def _from_texts(job: Job, prompts, function, rollouts: Rollouts, row):
-  """Rewards of completions as text, given on the first process."""
+def _of_rollouts(job: Job, prompts, function, rollouts: Rollouts, row):
+  """A function's rewards of a step's rollouts; row numbers their prompts."""
   rows = rollouts.rows
   tokens, mask, row = sharding.gather((rows.slot_tokens, rows.slot_mask, row))
-  shape = tokens.shape[:2]
+  samples = statistics.PolicySamples(tokens, mask, None, None)
+  asked = [prompts[r] for r in row]
+  given = _of_texts(job, asked, function, samples)
+  return sharding.put_rows(job.mesh, given)
+
+
+def _of_texts(job: Job, prompts, function, samples) -> np.ndarray:
+  """Rewards [n, k] of completions as text, given on the first process."""
+  shape = samples.tokens.shape[:2]
   given = np.zeros(shape, np.float32)
   if job.leader:
-    samples = statistics.PolicySamples(tokens, mask, None, None)
     texts = evaluate.decode(job.tokens.tokenizer, samples)
     given = rewards.call(
       function,
-      [prompts[r] for r in row for _ in range(shape[1])],
+      [prompt for prompt in prompts for _ in range(shape[1])],
       [text for group in texts for text in group],
       retries=job.config.reward_retries,
     ).reshape(shape)
   if jax.process_count() > 1:
     given = multihost_utils.broadcast_one_to_all(given)
-  return sharding.put_rows(job.mesh, given)
+  return given
 
 
 def make_learned_rewards(job: Job, reference: Any, tables: Tables):

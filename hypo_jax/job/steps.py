@@ -185,7 +185,7 @@ def make_update(
   stage: batches.Batches,
   *,
   fused_step: Callable[..., Any] | None = None,
-  rewards_of: online.RewardSource | None = None,
+  rewards_of: online.Rewards | None = None,
 ) -> Callable[..., Any]:
   """Returns update(state, step, timer): rollouts where due, then the step.
 

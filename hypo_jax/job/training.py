@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypo_jax import evaluate, loop, sharding, train
+from hypo_jax import evaluate, loop, sharding, statistics, train
 from hypo_jax.batch import Rows
 from hypo_jax.checkpoint import Checkpoints, fingerprint
 from hypo_jax.job import batches, online, steps, work
@@ -194,7 +194,7 @@ def train_method(
   tables: dict[str, dict[str, np.ndarray]],
   evaluator: evaluate.Evaluator,
   split: evaluate.Split,
-  rewards_of: online.RewardSource | None = None,
+  rewards_of: online.Rewards | None = None,
 ) -> list[dict[str, Any]]:
   """Trains one method from the reference; returns its history.
 
@@ -227,7 +227,11 @@ def train_method(
 
   def measure(state: train.TrainState) -> dict[str, Any]:
     params = train.policy_params(state.trainable, reference, job.adapters)
-    entry, _, _ = evaluator.measure(params, split, key)
+    entry, samples, _ = evaluator.measure(params, split, key)
+    if rewards_of is not None and rewards_of.of_samples is not None:
+      entry |= _proxy(
+        rewards_of, split, samples.cut(evaluator.completion_length)
+      )
     tokens = int(state.step) * tokens_per_step
     return {"tokens": tokens, "pair_fit": -entry["pair_loss"]} | entry
 
@@ -260,6 +264,13 @@ def train_method(
   checkpoints.close()
   job.say(f"{name}: {evaluate.coverage_verdict(history)}")
   return history
+
+
+def _proxy(rewards_of: online.Rewards, split, samples) -> dict[str, float]:
+  """What is learned from says of an evaluation, beside what its judge does."""
+  given = rewards_of.of_samples(split.prompts, split.prompt_rows, samples)
+  mean, stderr = statistics.mean_and_stderr(given.mean(-1))
+  return {"proxy_reward_mean": mean, "proxy_reward_stderr": stderr}
 
 
 def step_flops(job: Job, settings: dict[str, Any], reference: Any) -> float:
