@@ -51,4 +51,5 @@ def get_config(methods: str = "all") -> ConfigDict:
   config.evaluate.num_validation_prompts = 64
   config.evaluate.samples_per_prompt = 2
   config.evaluate.validation_samples_per_prompt = 4
+  config.evaluate.optimum_samples = 1024
   return config

@@ -39,6 +39,7 @@ SMALL = (
   "--config.evaluate.num_validation_prompts=16",
   "--config.evaluate.samples_per_prompt=2",
   "--config.evaluate.validation_samples_per_prompt=4",
+  "--config.evaluate.optimum_samples=256",
   "--config.checkpoint.every_steps=4",
 )
 

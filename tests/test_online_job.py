@@ -3,6 +3,7 @@
 """Jobs that learn from rewards, through run.py as a user calls it."""
 
 import json
+import math
 import os
 import pathlib
 import signal
@@ -24,6 +25,15 @@ def shortest(prompts, completions):
 
 def broken(prompts, completions):
   return [0.0 / (len(text) - len(text)) for text in completions]
+
+
+def not_a_number(prompts, completions):
+  """Fails for completions of more than one clause."""
+  return [math.nan if " the " in t[24:] else 0.0 for t in completions]
+
+
+def one_too_few(prompts, completions):
+  return [0.0 for _ in completions[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +86,18 @@ def test_the_exact_judges_reward_rises(judged, method):
   gain = last["reward_mean"] - first["reward_mean"]
   noise = (first["reward_stderr"] ** 2 + last["reward_stderr"] ** 2) ** 0.5
   assert gain > 3 * noise, (first["reward_mean"], last["reward_mean"])
+  assert "proxy_reward_mean" not in last  # It would be the same.
   rows = metrics(judged, method)
   assert all(row["sampler_gap"] < 1e-4 for row in rows if "sampler_gap" in row)
+
+
+@pytest.mark.slow
+def test_a_share_of_the_gain_that_there_is_is_told(judged):
+  found = json.loads((judged / "report.json").read_text())["optimum"]
+  (row,) = found["values"]
+  assert row["beta"] == 0.02 and row["value"] > row["reference"]
+  assert row["recovered"].keys() == {"ppo", "rloo", "grpo"}
+  assert all(0 < share < 1 for share in row["recovered"].values())
 
 
 @pytest.mark.slow
@@ -135,6 +155,13 @@ def test_a_reward_model_is_trained_measured_and_learned_from(
   )
   assert found["validation"]["accuracy"] > 0.55
   assert sum(b["count"] for b in found["validation"]["bins"]) > 100
+  report = json.loads((workdir / "report.json").read_text())
+  assert report["reward_model"] == found
+  assert (workdir / "plots" / "reliability.png").stat().st_size
+  # What is learned from, beside the judge's gold reward, of the same samples.
+  first, last = (report["policies"]["rloo"]["history"][i] for i in (0, -1))
+  assert last["proxy_reward_mean"] > first["proxy_reward_mean"]
+  assert first["proxy_reward_stderr"] > 0
   rows = metrics(workdir, "rloo")
   assert rows[-1]["rollout_reward"] > rows[0]["rollout_reward"]
   assert metrics(workdir, "reward_model")[-1]["reward_accuracy"] > 0.6
@@ -156,20 +183,29 @@ def test_a_users_function_is_learned_from(environment, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  ("function", "what"),
+  [
+    ("broken", "got ZeroDivisionError"),
+    ("not_a_number", "got nan"),
+    ("one_too_few", "got shape (0,)"),
+  ],
+)
 def test_a_users_function_that_fails_is_named_with_its_row(
-  environment, tmp_path
+  environment, tmp_path, function, what
 ):
   flags = (
     "--config.preference.method=rloo",
-    "--config.reward=tests.test_online_job:broken",
+    f"--config.reward=tests.test_online_job:{function}",
     "--config.reward_retries=1",
+    "--config.sft.num_steps=100",
   )
   config = "--config=tests/online_config.py:one"
   code, output = finish(tmp_path / "job", environment, config, *flags)
   assert code != 0
-  assert "reward function broken: expected 64 finite floats" in output
-  assert "after 2 calls got ZeroDivisionError" in output
-  assert "in row 0 (prompt 'film:" in output
+  assert f"reward function {function}: expected" in output, output
+  assert f"after 2 calls {what}" in output
+  assert "in row " in output and "(prompt 'film:" in output
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The optimum from samples, against problems whose completions can be listed."""
+"""The optimum from samples, against problems that can be listed."""
 
 import math
 
