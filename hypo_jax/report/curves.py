@@ -176,9 +176,9 @@ def frontier(report: Report, found: dict[str, Curve], key: str) -> Plot:
   reading = f"{_KL_READING} {better}; bands are one standard error."
   if best:
     reading += (
-      " The dashed line is the optimum: the most reward that any policy can "
-      "have at a KL, reckoned from the reference's own samples with the exact "
-      "judge, as far as they carry it."
+      " The dashed line is the optimum: the policy with the most reward that "
+      "there is at each KL, reckoned from the reference's own samples with the "
+      "exact judge, as far as they carry it."
     )
   title = f"{what} against distance from the reference"
   ends = [
