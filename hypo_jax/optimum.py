@@ -33,9 +33,9 @@ import numpy as np
 # tenth of their weights' spread, and biased by a hundredth.
 LEAST_EFFECTIVE = 100.0
 # Of the frontier: beta begins at so many standard deviations of the rewards,
-# where the KL is 0.005 nats, falls by this factor, and ends where only the best
-# completions count.
-_FIRST, _FACTOR, _LAST = 10.0, 0.85, 1e-3
+# where the KL is 0.005 nats, and falls by this factor until the reward gains
+# less than so many standard deviations.
+_FIRST, _FACTOR, _LEAST_GAIN = 10.0, 0.85, 1e-4
 _SIDES = ("left", "right")
 
 
@@ -77,7 +77,7 @@ def tilted(rewards: np.ndarray, *, beta: float) -> Tilted:
   """Estimates the optimum of J at one beta.
 
   Args:
-    rewards: float [n, m], m >= 2, of the reference's completions.
+    rewards: float [n, m], both at least 2, of the reference's completions.
     beta: > 0, reward per nat.
 
   Raises:
@@ -128,13 +128,14 @@ def frontier(rewards: np.ndarray) -> list[Tilted]:
   rewards = _checked(rewards)
   spread, won = rewards.std(), _wins(rewards)
   points: list[Tilted] = []
-  beta = _FIRST * spread
-  while beta and beta >= _LAST * spread:
+  beta, before = _FIRST * spread, rewards.mean()
+  while spread:
     point = _tilted(rewards, won, beta)
-    if not point.reliable:
+    gain = point.reward - before
+    if not point.reliable or gain < _LEAST_GAIN * spread:
       break
     points.append(point)
-    beta *= _FACTOR
+    beta, before = _FACTOR * beta, point.reward
   return points
 
 
@@ -157,9 +158,10 @@ def recovered(
 
 def _checked(rewards: np.ndarray) -> np.ndarray:
   rewards = np.asarray(rewards, np.float64)
-  if rewards.ndim != 2 or not len(rewards) or rewards.shape[1] < 2:
+  if rewards.ndim != 2 or min(rewards.shape) < 2:
     raise ValueError(
-      f"rewards: expected shape [n, m] with m >= 2, got shape {rewards.shape}"
+      "rewards: expected shape [n, m], both at least 2, got shape "
+      f"{rewards.shape}"
     )
   if len(bad := np.argwhere(~np.isfinite(rewards))):
     row, column = bad[0]
@@ -180,14 +182,12 @@ def _wins(rewards: np.ndarray) -> np.ndarray:
 
 
 def _stderr(values: np.ndarray) -> float:
-  """Returns the standard error of the mean; a lone prompt's samples part."""
-  means = values.mean(axis=1) if len(values) > 1 else values[0]
+  """Returns the standard error of the mean, over prompts."""
+  means = values.mean(axis=1)
   return float(means.std(ddof=1) / np.sqrt(len(means)))
 
 
 def _variance_between(weights: np.ndarray) -> float:
   """Returns the variance over prompts of their true means, at least 0."""
-  if len(weights) < 2:
-    return 0.0
   within = weights.var(axis=1, ddof=1).mean() / weights.shape[1]
   return max(weights.mean(axis=1).var(ddof=1) - within, 0.0)

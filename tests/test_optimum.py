@@ -48,7 +48,7 @@ def test_samples_that_are_the_reference_give_the_exact_optimum(beta):
   assert found.value == pytest.approx(found.reward - beta * found.kl)
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (1, 4096), (512, 8)])
+@pytest.mark.parametrize("shape", [(64, 64), (128, 256), (512, 8)])
 def test_standard_errors_are_those_of_repeated_draws(shape):
   rng, beta = np.random.default_rng(0), 0.25
   draws = [optimum.tilted(draw(rng, *shape), beta=beta) for _ in range(300)]
@@ -131,8 +131,9 @@ def test_where_nothing_can_be_gained_there_is_no_frontier():
 @pytest.mark.parametrize(
   ("rewards", "beta", "message"),
   [
-    (np.ones(4), 0.1, r"rewards: expected shape \[n, m\] .* got shape \(4,\)"),
-    (np.ones((4, 1)), 0.1, r"m >= 2, got shape \(4, 1\)"),
+    (np.ones(4), 0.1, r"rewards: expected shape \[n, m\], .* got shape \(4,\)"),
+    (np.ones((4, 1)), 0.1, r"both at least 2, got shape \(4, 1\)"),
+    (np.ones((1, 4)), 0.1, r"both at least 2, got shape \(1, 4\)"),
     (np.ones((0, 4)), 0.1, r"got shape \(0, 4\)"),
     (np.array([[0.0, 1.0], [math.nan, 0.0]]), 0.1, "nan in row 1, column 0"),
     (np.ones((4, 2)), 0.0, "beta: expected a number > 0, got 0.0"),

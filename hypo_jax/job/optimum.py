@@ -35,10 +35,10 @@ def measure_optimum(
   Returns:
     "samples", "prompts", "least_effective_samples", "frontier" and "values",
     J* at each kl_coef of the methods that learn from rewards; None without a
-    judge, or where no samples are wanted.
+    judge, where no samples are wanted, or for one prompt, which has no error.
   """
   wanted = job.config.evaluate.optimum_samples
-  if split.ref_judged is None or not wanted:
+  if split.ref_judged is None or not wanted or len(split.prompts) < 2:
     return None
   path = job.workdir / "evaluations" / "optimum.json"
   exists = path.exists()
