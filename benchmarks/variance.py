@@ -9,9 +9,9 @@ completions again and again: of 64 prompts, of 32 with two each, of 16 with
 four. Every estimator takes its gradient on the same draws of its kind. Variance
 is the trace of the covariance of one such gradient, over the squared norm of
 the mean, which all share and the one with the least variance tells best: a
-variance of 9 is a noise three times as long as the gradient. Cost is processor time of scoring
-both policies and of the gradient, without drawing. The table goes to
-docs/results/kl_variance.md.
+variance of 9 is a noise three times as long as the gradient. Cost is processor
+time of scoring both policies and of the gradient, without drawing. The table
+goes to docs/results/kl_variance.md.
 """
 
 import time
