@@ -65,13 +65,14 @@ def make_rewards(
       partial(_of_samples, job, partial(score, params)),
     )
   function = _text_function(job)
+
+  def of_texts(prompts, prompt_rows, samples):
+    del prompt_rows  # As text, they are in prompts.
+    return _of_texts(job, prompts, function, samples)
+
+  same = job.config.reward == "judge"
   return online.Rewards(
-    partial(_of_rollouts, job, prompts, function),
-    None
-    if job.config.reward == "judge"
-    else lambda prompts, rows, samples: _of_texts(
-      job, prompts, function, samples
-    ),
+    partial(_of_rollouts, job, prompts, function), None if same else of_texts
   )
 
 
