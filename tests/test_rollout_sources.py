@@ -94,9 +94,10 @@ def run(job, first=0, last=NUM_STEPS):
   return given, stage
 
 
-def assert_same(first, second):
+def assert_same(first, second, atol=0.0):
+  """Tokens are the same ones; log-probs up to atol."""
   for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-    np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(a, b, rtol=0.0, atol=atol)
 
 
 @pytest.mark.parametrize("every", [1, 4, 16, 64])
@@ -133,7 +134,9 @@ def test_rollouts_of_the_reference_are_drawn_once_and_kept():
   drawn = jax.device_get(drawn)
   for step, rollouts in given.items():
     row = stage.batch_at(step)["row"]
-    assert_same(rollouts, jax.tree.map(lambda x, row=row: x[row], drawn))
+    expected = jax.tree.map(lambda x, row=row: x[row], drawn)
+    # They are drawn here in one batch, there in several: other rounding.
+    assert_same(rollouts, expected, atol=1e-5)
   # Rows 0 and 8 have one prompt, and draws of their own.
   tokens = drawn.rows.slot_tokens
   assert (tokens[0] != tokens[8]).any()
