@@ -160,7 +160,7 @@ class Log:
     pass
 
   def write(self, step, metrics):
-    assert metrics["rollout_seconds"] >= 0 or step
+    pass
 
   def close(self):
     pass
