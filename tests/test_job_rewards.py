@@ -39,6 +39,7 @@ def make_job(reward, batch_size=3):
     reward=reward,
     reward_retries=0,
     preference=types.SimpleNamespace(batch_size=batch_size),
+    evaluate=types.SimpleNamespace(batch_size=0),
   )
   decode = lambda ids: " ".join(map(str, ids))  # noqa: E731
   return types.SimpleNamespace(

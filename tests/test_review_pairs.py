@@ -43,8 +43,15 @@ def fake_job(num_pairs, *, share=0.0, agree=0.02):
         mask[i, j, : len(ids)] = True
     return statistics.PolicySamples(tokens, mask, tokens, tokens)
 
+  task = tasks.reviews_task(
+    num_demonstrations=0,
+    num_pairs=num_pairs,
+    num_prompts={},
+    seed=SEED,
+  )
   return types.SimpleNamespace(
     config=config,
+    task=task,
     tokens=tasks.Tokens(TOKENIZER, 12, 28),
     samplers={"validation": sampler},
     key=lambda *names: keys.named_key(SEED, *names),
@@ -103,8 +110,8 @@ def test_held_out_pairs_are_the_references_whatever_the_share():
 def test_a_reference_that_repeats_itself_is_told():
   with pytest.raises(
     ValueError,
-    match=r"data.num_pairs: expected .* of 512 of 640 prompts in "
-    r"train, got them of \d+",
+    match=r"data.num_pairs: expected 512 prompts of train with two different "
+    r"completions that end, got \d+ of 640",
   ):
     sample(512, agree=0.5)
 

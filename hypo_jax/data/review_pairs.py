@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs of the embedded world that no policy wrote.
 
-Others' completions come from the reference policy, so the pairs say nothing of what it
-never says. `with_even_share` buys coverage: a share of the pairs gets two
-completions that no policy chose, labelled by the same judge with the same
-noise. Each of them is, with equal chance,
+Sampled from the reference policy, pairs say nothing of what it never says.
+`with_even_share` buys coverage: a share of the pairs gets two completions that
+no policy chose, labelled by the same judge with the same noise. Each of them
+is, with equal chance,
 
     a review that the grammar allows for the prompt, as demonstrations are, or
     a string of words, each drawn evenly from all, of any length that fits,

@@ -216,7 +216,7 @@ def write_report(
   }
   if job.task.judge is not None:
     result["matched_kl"] = statistics.matched_kl(histories)
-  if job.config.reward == "model":
+  if job.config.reward == "model" or job.config.evaluate.reward_model_share:
     path = job.workdir / "evaluations" / "reward_model.json"
     result["reward_model"] = json.loads(path.read_text())
   if optimum is not None:

@@ -19,7 +19,7 @@ from hypo_jax import (
   statistics,
   train,
 )
-from hypo_jax.batch import PreferenceBatch, Rollouts, Rows
+from hypo_jax.batch import PreferenceBatch, Rollouts
 from hypo_jax.checkpoint import Checkpoints, fingerprint, write_json
 from hypo_jax.data import pipeline
 from hypo_jax.job import online, steps, training
@@ -60,9 +60,10 @@ def make_rewards(
     params = train_reward_model(job, reference, tables)
     model = job.model.with_rows(sharding.row_sharding(job.mesh))
     score = jax.jit(partial(reward_model.completion_rewards, model))
+    scorer = _sample_scorer(job)
     return online.Rewards(
       lambda rollouts, row: score(params, rollouts.rows),
-      partial(_of_samples, job, partial(score, params)),
+      lambda prompts, rows, samples: scorer(params, rows, samples),
     )
   function = _text_function(job)
 
@@ -74,19 +75,6 @@ def make_rewards(
   return online.Rewards(
     partial(_of_rollouts, job, prompts, function), None if same else of_texts
   )
-
-
-def _of_samples(job: Job, score, prompts, prompt_rows, samples) -> np.ndarray:
-  """A learned reward of an evaluation's completions."""
-  del prompts  # As tokens, they are in prompt_rows.
-  total, parts = len(samples.tokens), []
-  size = job.config.preference.batch_size
-  names = ("prompt_tokens", "prompt_mask")
-  arrays = [prompt_rows[n] for n in names] + [samples.tokens, samples.mask]
-  for numbers in evaluate.row_batches(total, size):
-    rows = sharding.put_rows(job.mesh, Rows(*(x[numbers] for x in arrays)))
-    parts.append(sharding.gather(score(rows)))
-  return np.concatenate(parts)[:total]
 
 
 def _text_function(job: Job) -> rewards.RewardFunction:
@@ -143,13 +131,14 @@ def make_learned_rewards(job: Job, reference: Any, tables: Tables):
     return None
   apart = tables | {"train": tables["reward_model"]}
   params = train_reward_model(job, reference, apart)
-  scorer = reward_model.make_sample_scorer(
-    job.model,
-    batch_size=job.config.evaluate.batch_size
-    or job.config.preference.batch_size,
-    mesh=job.mesh,
+  return partial(_sample_scorer(job), params)
+
+
+def _sample_scorer(job: Job):
+  size = job.config.evaluate.batch_size or job.config.preference.batch_size
+  return reward_model.make_sample_scorer(
+    job.model, batch_size=size, mesh=job.mesh
   )
-  return partial(scorer, params)
 
 
 def train_reward_model(job: Job, reference: Any, tables: Tables) -> Any:
