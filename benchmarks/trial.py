@@ -9,7 +9,7 @@ history as a file, so that a stopped benchmark goes on where it was.
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -39,17 +39,26 @@ class World:
   Args:
     seed: of everything.
     folder: where fine-tuning, pairs and histories are kept.
-    samples_per_prompt: rollouts a prompt.
+    changes: of the default's configuration, by dotted key.
+    reference: parameters of the reference policy, where another world of the
+      seed has fine-tuned it.
   """
 
-  def __init__(self, seed: int, folder: pathlib.Path, samples_per_prompt: int):
+  def __init__(
+    self,
+    seed: int,
+    folder: pathlib.Path,
+    changes: dict[str, Any],
+    reference: Any = None,
+  ):
     config = hypo.get_config()
-    config.seed = seed
-    config.rollout.samples_per_prompt = samples_per_prompt
+    config.update_from_flattened_dict(changes | {"seed": seed})
     self.folder = folder
     folder.mkdir(parents=True, exist_ok=True)
     self.job = setup.set_up(config, folder)
-    self.reference = training.fine_tune(self.job)
+    if reference is None:
+      reference = training.fine_tune(self.job)
+    self.reference = reference
     made = pairs.get_pairs(self.job, self.reference)
     self.tables = pairs.score_reference(self.job, self.reference, made)
     self.evaluator, self.split = results.make_evaluator(
@@ -64,12 +73,31 @@ class World:
     Args:
       name: of the file that keeps the history.
       overrides: of the config's `preference`.
-      baseline: False takes a prompt's rollouts as unrelated, so that none of
-        them serves as the others' baseline.
+      baseline: as of `measurements`.
     """
     path = self.folder / "trials" / f"{name}.json"
     if path.exists():
       return json.loads(path.read_text())
+    history: list[dict[str, Any]] = []
+    for entry in self.measurements(overrides, baseline=baseline):
+      history.append(entry)
+      if best(history)["win_rate"] - entry["win_rate"] > _FALLEN:
+        break
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, history)
+    print(f"{name}: {describe(history)}", flush=True)
+    return history
+
+  def measurements(
+    self, overrides: dict[str, Any], *, baseline: bool = True
+  ) -> Iterator[dict[str, Any]]:
+    """Trains from the reference; yields each measurement when it is made.
+
+    Args:
+      overrides: of the config's `preference`.
+      baseline: False takes a prompt's rollouts as unrelated, so that none of
+        them serves as the others' baseline.
+    """
     job = self.job
     every = job.config.preference.to_dict() | job.config.online.to_dict()
     settings = methods.resolved(every | overrides)
@@ -83,19 +111,12 @@ class World:
     num_steps = settings["num_steps"]
     due = training.evaluation_steps(job, num_steps)
     key, timer = job.key("evaluate", "validation"), timing.StepTimer()
-    history: list[dict[str, Any]] = []
     for step in range(num_steps + 1):
       if step in due:
         entry, *_ = self.evaluator.measure(state.trainable, self.split, key)
-        history.append({"step": step} | entry)
-        if best(history)["win_rate"] - entry["win_rate"] > _FALLEN:
-          break
+        yield {"step": step} | entry
       if step < num_steps:
         state, _ = update(state, step, timer)
-    path.parent.mkdir(exist_ok=True)
-    write_json(path, history)
-    print(f"{name}: {describe(history)}", flush=True)
-    return history
 
 
 def run(
@@ -115,7 +136,11 @@ def run(
   logging.set_verbosity(logging.WARNING)  # Orbax tells every save.
   histories: dict[str, list[list[dict[str, Any]]]] = {t: [] for t in trials}
   for seed in seeds:
-    world = World(int(seed), ROOT / "runs" / name / seed, samples_per_prompt)
+    world = World(
+      int(seed),
+      ROOT / "runs" / name / seed,
+      {"rollout.samples_per_prompt": samples_per_prompt},
+    )
     for trial, arguments in trials.items():
       histories[trial].append(
         world.trial(trial.replace(", ", "_"), **arguments)

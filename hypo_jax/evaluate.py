@@ -22,9 +22,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from hypo_jax import keys, objective, scoring, sharding, statistics
+from hypo_jax import (
+  diagnostics,
+  keys,
+  objective,
+  scoring,
+  sharding,
+  statistics,
+)
 from hypo_jax.batch import PreferenceBatch, cut_lengths, pair_rows
-from hypo_jax.coverage import monitor, support
 from hypo_jax.data import buckets
 from hypo_jax.rollout import make_rollout_step
 from hypo_jax.statistics import Judged, PolicySamples
@@ -65,7 +71,10 @@ def make_sampler(
     mask = rows.slot_mask
     log_ratio = jnp.where(mask, scored - ref_scored, 0.0)
     token_kl = jnp.where(mask, token_kl, 0.0)
-    return PolicySamples(rows.slot_tokens, mask, log_ratio, token_kl)
+    ref_scored = jnp.where(mask, ref_scored, 0.0)
+    return PolicySamples(
+      rows.slot_tokens, mask, log_ratio, token_kl, ref_scored
+    )
 
   def sampler(params, reference, prompt_tokens, prompt_mask, key):
     parts = []
@@ -203,58 +212,6 @@ def decode(tokenizer, samples: PolicySamples) -> list[list[str]]:
   ]
 
 
-def offline_support(pairs: Arrays) -> support.Support:
-  """Returns the n-grams of both sides of real pairs; see `coverage.support`.
-
-  Args:
-    pairs: as `PreferenceBatch` names its arrays.
-  """
-  sides = ("chosen", "rejected")
-  tokens = np.concatenate([pairs[f"{s}_tokens"] for s in sides])
-  real = np.tile(pairs["pair_mask"], 2)[:, None]
-  mask = np.concatenate([pairs[f"{s}_mask"] for s in sides]) & real
-  return support.offline_support(tokens, mask)
-
-
-def describe_coverage(
-  samples: PolicySamples, offline: support.Support
-) -> dict[str, float | None]:
-  """Returns what the coverage monitor and its reader need, without a judge.
-
-  Args:
-    samples: cut at the training limit.
-    offline: of `offline_support`.
-
-  Returns:
-    "outside_support", the share of tokens outside the pairs' support, and
-    "effective_sample_share", None where a log-ratio is nan.
-  """
-  tokens, mask, log_ratio = (
-    x.reshape(-1, x.shape[-1])
-    for x in (samples.tokens, samples.mask, samples.log_ratio)
-  )
-  log_ratio = log_ratio.sum(-1)
-  share = None
-  if not np.isnan(log_ratio).any():
-    share = support.effective_sample_share(log_ratio)
-  return {
-    "outside_support": support.outside_share(offline, tokens, mask),
-    "effective_sample_share": share,
-  }
-
-
-def coverage_verdict(history: list[dict[str, Any]]) -> str:
-  """Returns the monitor's line on a history, without name or reward."""
-  return monitor.verdict(
-    [
-      monitor.Diagnostics(
-        e["step"], e["kl_rao_blackwell"], e["outside_support"]
-      )
-      for e in history
-    ]
-  ).text
-
-
 @dataclasses.dataclass(frozen=True)
 class Split:
   """What policies are measured on.
@@ -266,7 +223,7 @@ class Split:
     pairs: held-out pairs, as `PreferenceBatch` names its arrays.
     ref_pair_log_probs: [m, 2], the reference's.
     ref_judged: the reference's own completions, judged; None without a judge.
-    offline: the n-grams of the pairs that are trained on.
+    covered: by the pairs that are trained on and by the reference.
   """
 
   prompts: list[Any]
@@ -275,7 +232,7 @@ class Split:
   pairs: Arrays
   ref_pair_log_probs: np.ndarray
   ref_judged: Judged | None
-  offline: support.Support
+  covered: diagnostics.Covered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,7 +296,7 @@ class Evaluator:
       samples, self.completion_length, self.eos_token_ids
     )
     short = samples.cut(self.completion_length)
-    entry |= describe_coverage(short, split.offline)
+    entry |= diagnostics.describe_coverage(short, split.covered)
     learned = None
     if self.learned_rewards is not None:
       learned = self.learned_rewards(split.prompt_rows, short)

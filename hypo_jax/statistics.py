@@ -35,12 +35,15 @@ class PolicySamples(NamedTuple):
     mask: bool [n, k, T].
     log_ratio: float32 [n, k, T], 0 where mask is False.
     token_kl: float32 [n, k, T], likewise.
+    ref_log_probs: float32 [n, k, T], log-probs of the tokens under the
+      reference, likewise.
   """
 
   tokens: np.ndarray
   mask: np.ndarray
   log_ratio: np.ndarray
   token_kl: np.ndarray
+  ref_log_probs: np.ndarray
 
   def cut(self, length: int) -> "PolicySamples":
     """Returns the same completions, cut at a limit of `length` tokens."""

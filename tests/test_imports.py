@@ -35,6 +35,7 @@ LAYERS = {
   "statistics": 1,
   "optimum": 0,
   "terms": 1,
+  "diagnostics": 2,
   "objective": 2,
   "rollout": 2,
   "train": 3,

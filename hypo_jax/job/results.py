@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hypo_jax import evaluate, report, statistics, train
+from hypo_jax import diagnostics, evaluate, report, statistics, train
 from hypo_jax.checkpoint import best_step, write_json
 from hypo_jax.data import tasks
 from hypo_jax.job import speed
@@ -67,10 +67,7 @@ def make_evaluator(
     for name in ("prompt_tokens", "prompt_mask")
   }
   rows = job.tokens.prompts(prompts)
-  judged = None
-  if job.task.judge is not None:
-    samples = evaluator.sample(reference, rows, _reference_key(job, split))
-    judged = evaluator.judged(prompts, samples)
+  samples = evaluator.sample(reference, rows, _reference_key(job, split))
   ref_log_probs = [pairs[f"ref_{s}_log_probs"] for s in ("chosen", "rejected")]
   return evaluator, evaluate.Split(
     prompts=prompts,
@@ -78,8 +75,10 @@ def make_evaluator(
     train_prompt_rows=seen,
     pairs=pairs,
     ref_pair_log_probs=np.stack(ref_log_probs, axis=1),
-    ref_judged=judged,
-    offline=evaluate.offline_support(tables["train"]),
+    ref_judged=evaluator.judged(prompts, samples),
+    covered=diagnostics.covered(
+      tables["train"], samples.cut(job.tokens.completion_length)
+    ),
   )
 
 
@@ -204,7 +203,7 @@ def write_report(
       "history": [_public(e) for e in history],
       "best": entry(f"{method} best"),
       "best_pair_loss": entry(f"{method} best_pair_loss"),
-      "coverage_verdict": evaluate.coverage_verdict(history),
+      "coverage_verdict": diagnostics.coverage_verdict(history),
     }
   result = {
     "policies": policies,

@@ -99,7 +99,7 @@ def _of_rollouts(job: Job, prompts, function, rollouts: Rollouts, row):
   """A function's rewards of a step's rollouts; row numbers their prompts."""
   rows = rollouts.rows
   tokens, mask, row = sharding.gather((rows.slot_tokens, rows.slot_mask, row))
-  samples = statistics.PolicySamples(tokens, mask, None, None)
+  samples = statistics.PolicySamples(tokens, mask, None, None, None)
   asked = [prompts[r] for r in row]
   given = _of_texts(job, asked, function, samples)
   return sharding.put_rows(job.mesh, given)

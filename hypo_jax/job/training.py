@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypo_jax import evaluate, loop, sharding, statistics, train
+from hypo_jax import diagnostics, evaluate, loop, sharding, statistics, train
 from hypo_jax.batch import Rows
 from hypo_jax.checkpoint import Checkpoints, fingerprint
 from hypo_jax.job import batches, online, steps, work
@@ -262,7 +262,7 @@ def train_method(
     draw_every=job.config.rollout.every_steps if settings["kl_coef"] else 1,
   )
   checkpoints.close()
-  job.say(f"{name}: {evaluate.coverage_verdict(history)}")
+  job.say(f"{name}: {diagnostics.coverage_verdict(history)}")
   return history
 
 

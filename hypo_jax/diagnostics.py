@@ -1,0 +1,122 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a policy's rollouts stay where there is evidence, without a judge.
+
+Two things can speak for a rollout: the offline pairs, which hold what it is
+made of, and the reference, which says such things itself. Both are known before
+training; an evaluation compares its rollouts with them, and `coverage.monitor`
+makes a line of the run's evaluations.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hypo_jax import statistics
+from hypo_jax.coverage import monitor, support
+from hypo_jax.statistics import PolicySamples
+
+# Shares of the reference's own tokens and rollouts that count as unlikely. With
+# 128 prompts of 4 completions each these are 80 tokens and 26 rollouts.
+_UNLIKELY_TOKENS, _UNLIKELY_ROLLOUTS = 0.01, 0.05
+
+
+class Covered(NamedTuple):
+  """What rollouts are held against.
+
+  Attributes:
+    offline: the n-grams of the offline pairs.
+    token_floor: the log-prob below which 1% of the tokens of the reference's
+      own rollouts lie, nats.
+    rollout_floor: the same of 5% of whole rollouts.
+  """
+
+  offline: support.Support
+  token_floor: float
+  rollout_floor: float
+
+
+def covered(
+  pairs: dict[str, np.ndarray], ref_samples: PolicySamples
+) -> Covered:
+  """Collects what rollouts are held against.
+
+  Args:
+    pairs: those that are trained on, as `PreferenceBatch` names its arrays.
+    ref_samples: the reference's own, cut at the training limit.
+  """
+  log_probs = ref_samples.ref_log_probs
+  tokens = log_probs[ref_samples.mask]
+  return Covered(
+    offline_support(pairs),
+    float(np.quantile(tokens, _UNLIKELY_TOKENS)) if len(tokens) else -np.inf,
+    float(np.quantile(log_probs.sum(-1), _UNLIKELY_ROLLOUTS)),
+  )
+
+
+def offline_support(pairs: dict[str, np.ndarray]) -> support.Support:
+  """Returns the n-grams of both sides of real pairs; see `coverage.support`.
+
+  Args:
+    pairs: as `PreferenceBatch` names its arrays.
+  """
+  sides = ("chosen", "rejected")
+  tokens = np.concatenate([pairs[f"{s}_tokens"] for s in sides])
+  real = np.tile(pairs["pair_mask"], 2)[:, None]
+  mask = np.concatenate([pairs[f"{s}_mask"] for s in sides]) & real
+  return support.offline_support(tokens, mask)
+
+
+def describe_coverage(
+  samples: PolicySamples, known: Covered
+) -> dict[str, float | None]:
+  """Returns what the coverage monitor and its reader need, without a judge.
+
+  Args:
+    samples: of the policy, cut at the training limit.
+    known: what they are held against.
+
+  Returns:
+    "outside_support": share of tokens outside the pairs' support.
+    "ref_log_prob": mean log-prob of a rollout under the reference, nats, its
+      standard error over prompts "ref_log_prob_stderr", and
+      "ref_log_prob_per_token".
+    "ref_unlikely_tokens", "ref_unlikely_rollouts": shares below the floors, 1%
+      and 5% for the reference itself.
+    "effective_sample_share": of weights exp(-log_ratio); None where a log-ratio
+      is nan.
+  """
+  log_ratio = samples.log_ratio.sum(-1)
+  share = None
+  if not np.isnan(log_ratio).any():
+    share = support.effective_sample_share(log_ratio.reshape(-1))
+  log_probs, mask = samples.ref_log_probs, samples.mask
+  rollouts = log_probs.sum(-1)
+  num_tokens = max(int(mask.sum()), 1)
+  mean, stderr = statistics.mean_and_stderr(rollouts.mean(-1))
+  return {
+    "outside_support": support.outside_share(
+      known.offline,
+      *(x.reshape(-1, x.shape[-1]) for x in (samples.tokens, mask)),
+    ),
+    "ref_log_prob": mean,
+    "ref_log_prob_stderr": stderr,
+    "ref_log_prob_per_token": float(rollouts.sum() / num_tokens),
+    "ref_unlikely_tokens": float(
+      (mask & (log_probs < known.token_floor)).sum() / num_tokens
+    ),
+    "ref_unlikely_rollouts": float((rollouts < known.rollout_floor).mean()),
+    "effective_sample_share": share,
+  }
+
+
+def coverage_verdict(history: list[dict[str, Any]]) -> str:
+  """Returns the monitor's line on a history, without name or reward."""
+  return monitor.verdict(
+    [
+      monitor.Diagnostics(
+        e["step"], e["kl_rao_blackwell"], e["outside_support"]
+      )
+      for e in history
+    ]
+  ).text
