@@ -110,13 +110,29 @@ def describe_coverage(
   }
 
 
-def coverage_verdict(history: list[dict[str, Any]]) -> str:
-  """Returns the monitor's line on a history, without name or reward."""
-  return monitor.verdict(
-    [
-      monitor.Diagnostics(
-        e["step"], e["kl_rao_blackwell"], e["outside_support"]
-      )
-      for e in history
-    ]
-  ).text
+def coverage_verdict(history: list[dict[str, Any]]) -> dict[str, Any]:
+  """Returns what the monitor says of a history, without name or reward.
+
+  Returns:
+    "coverage_verdict", a line, and "coverage_lost_since", the step that it
+    names, None where coverage is kept.
+  """
+  found = monitor.verdict(_monitored(history))
+  return {
+    "coverage_verdict": found.text,
+    "coverage_lost_since": found.lost_since,
+  }
+
+
+def coverage_warning(history: list[dict[str, Any]]) -> str | None:
+  """Returns the monitor's line where the last evaluation begins a loss."""
+  found = monitor.verdict(_monitored(history))
+  begins = found.lost_since == history[-1]["step"]
+  return f"warning: {found.text}" if begins else None
+
+
+def _monitored(history: list[dict[str, Any]]) -> list[monitor.Diagnostics]:
+  return [
+    monitor.Diagnostics(e["step"], e["kl_rao_blackwell"], e["outside_support"])
+    for e in history
+  ]

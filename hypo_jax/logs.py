@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where numbers go while a stage runs: JSON lines, TensorBoard, the terminal.
 
-Only process 0 writes. After a restart the files are cut back to the step that
-training goes on from, so that no step stands in them twice.
+A line holds the metrics of a logged step, or, under "evaluation", what an
+evaluation measured after it. Only process 0 writes. After a restart the files
+are cut back to the step that training goes on from, so that nothing stands in
+them twice.
 """
 
 import json
@@ -30,7 +32,7 @@ class StageLog:
     workdir: holds metrics.jsonl and TensorBoard's events.
     stage: name, the prefix of TensorBoard's tags.
     num_steps: the stage's length.
-    first_step: step that the stage goes on from.
+    first_step: step that the stage goes on from; None at its start.
     step_offset: steps of the stages before, so that TensorBoard's steps grow
       over the whole job and its purge reaches no earlier stage.
     active: False on processes other than 0, which write nothing.
@@ -42,7 +44,7 @@ class StageLog:
     stage: str,
     *,
     num_steps: int,
-    first_step: int,
+    first_step: int | None,
     step_offset: int,
     active: bool,
   ):
@@ -59,12 +61,12 @@ class StageLog:
     _cut_back(path, stage, first_step)
     self._file = path.open("a")
     self._board = SummaryWriter(
-      str(workdir), purge_step=step_offset + first_step + 1
+      str(workdir), purge_step=step_offset + (first_step or 0) + 1
     )
     if sys.stderr.isatty():
       self._bar = tqdm(
         total=num_steps,
-        initial=first_step,
+        initial=first_step or 0,
         desc=stage,
         dynamic_ncols=True,
         bar_format=_BAR,
@@ -74,13 +76,8 @@ class StageLog:
     """Writes a logged step's metrics (numbers) to both files."""
     if not self._active:
       return
-    row = {"stage": self._stage, "step": step, **metrics}
-    self._file.write(json.dumps(row) + "\n")
-    self._file.flush()
-    for name, value in metrics.items():
-      if value is not None:
-        tag = f"{self._stage}/{name}"
-        self._board.add_scalar(tag, value, self._offset + step)
+    self._record(step, metrics)
+    self._plot(step, metrics, self._stage)
     shown = {
       k: f"{metrics[k]:.3g}" for k in _SHOWN if metrics.get(k) is not None
     }
@@ -98,6 +95,26 @@ class StageLog:
       self._last_line = now
       text = "  ".join(f"{k} {v}" for k, v in shown.items())
       self.say(f"step {step}/{self._num_steps}  {text}  {split}")
+
+  def write_evaluation(self, step: int, entry: dict[str, Any]) -> None:
+    """Writes the numbers among what an evaluation measured to both files."""
+    if not self._active:
+      return
+    numbers = {
+      k: v for k, v in entry.items() if v is None or isinstance(v, int | float)
+    }
+    self._record(step, {"evaluation": numbers})
+    self._plot(step, numbers, f"{self._stage}/evaluation")
+
+  def _record(self, step: int, row: dict[str, Any]) -> None:
+    row = {"stage": self._stage, "step": step, **row}
+    self._file.write(json.dumps(row) + "\n")
+    self._file.flush()
+
+  def _plot(self, step: int, numbers: dict[str, Any], prefix: str) -> None:
+    for name, value in numbers.items():
+      if value is not None:
+        self._board.add_scalar(f"{prefix}/{name}", value, self._offset + step)
 
   def say(self, text: str) -> None:
     """Prints a line to the terminal without breaking the progress bar."""
@@ -126,8 +143,13 @@ def _split(metrics: dict[str, Any]) -> str:
   return step_seconds(metrics["seconds_per_step"], parts)
 
 
-def _cut_back(path: pathlib.Path, stage: str, first_step: int) -> None:
-  """Drops the stage's lines after first_step, and a line cut by a kill."""
+def _cut_back(path: pathlib.Path, stage: str, first_step: int | None) -> None:
+  """Drops the stage's lines after first_step, and a line cut by a kill.
+
+  At a stage's start all of its lines go: one killed before its first checkpoint
+  may have left its first evaluation.
+  """
+  last = -1 if first_step is None else first_step
   if not path.exists():
     return
   kept = []
@@ -136,7 +158,7 @@ def _cut_back(path: pathlib.Path, stage: str, first_step: int) -> None:
       row = json.loads(line)
     except json.JSONDecodeError:
       continue
-    if row["stage"] != stage or row["step"] <= first_step:
+    if row["stage"] != stage or row["step"] <= last:
       kept.append(line + "\n")
   aside = path.with_name(path.name + ".aside")
   aside.write_text("".join(kept))

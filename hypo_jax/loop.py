@@ -28,6 +28,8 @@ _LN2, _STUCK_WITHIN, _STUCK_STEPS = float(np.log(2.0)), 1e-4, 20
 # Nats a token that a policy may lie from the reference on its own rollouts
 # while it still is the reference. bfloat16's rounding makes a hundredth of it.
 _APART = 0.1
+# Column of an evaluation's second line: that of the first one's figures.
+_SIGNS_AT = len("step    0  ")
 
 
 class Stopped(Exception):
@@ -69,12 +71,13 @@ def run_stage(
   *,
   num_steps: int,
   checkpoints: Checkpoints,
-  open_log: Callable[[int], StageLog],
+  open_log: Callable[[int | None], StageLog],
   tokens_per_step: int,
   seconds_at_peak: float | None = None,
   traces: StepTraces | None = None,
   evaluate: Callable[[TrainState], dict[str, Any]] | None = None,
   evaluate_at: Container[int] = (),
+  remark: Callable[[list[dict[str, Any]]], str | None] | None = None,
   checkpoint_every: int = 100,
   log_every: int = 10,
   draw_every: int = 1,
@@ -94,13 +97,15 @@ def run_stage(
     update: (state, step, timer) -> (state, metrics), metrics scalars.
     num_steps: the stage's length.
     checkpoints: of this stage.
-    open_log: makes the log, given the step to go on from.
+    open_log: makes the log, given the step to go on from, None for the start.
     tokens_per_step: for tokens_per_second.
     seconds_at_peak: what a step's operations take at the devices' peak; for
       mfu, which is None without it.
     traces: which steps are traced; None for none.
     evaluate: returns a history entry; called at steps in `evaluate_at`.
     evaluate_at: steps, counted in updates done.
+    remark: on the history so far, after each evaluation; what it returns is
+      said at once.
     checkpoint_every: updates between checkpoints, beside the evaluations'; each
       waits for the next draw of rollouts, so that it can be gone on from.
     log_every: updates between logged steps.
@@ -119,7 +124,7 @@ def run_stage(
   if start is not None:
     state, history = checkpoints.restore(abstract(state), start)
   first = step = start or 0
-  log = open_log(step)
+  log = open_log(start)
   timer, stuck = StepTimer(), 0
   traces = traces or StepTraces(checkpoints.directory, ())
   if start:
@@ -148,7 +153,11 @@ def run_stage(
     if due and not (history and history[-1]["step"] == step):
       entry = timer.between("evaluation", lambda: evaluate(state))
       history.append({"step": step, **entry})
-      log.say(_describe(history[-1]))
+      log.write_evaluation(step, entry)
+      for line in filter(None, (f(history[-1]) for f in (_describe, _signs))):
+        log.say(line)
+      if remark and (text := remark(history)):
+        log.say(text)
     if saved:
       timer.between("checkpoint", lambda: checkpoints.save(state, history))
 
@@ -236,18 +245,44 @@ def _at_ln2(metrics: dict[str, float]) -> bool:
 
 
 def _describe(entry: dict[str, Any]) -> str:
-  shown = {
-    "win rate": ("win_rate", ".3f"),
-    "KL": ("kl", ".2f"),
-    "reward": ("reward_mean", ".3f"),
-    "learned reward": ("learned_reward_mean", ".3f"),
-    "invalid": ("invalid_rate", ".1%"),
-    "pair accuracy": ("pair_accuracy", ".3f"),
-    "chosen log-ratio": ("chosen_log_ratio", ".2f"),
-  }
-  parts = [
-    f"{label} {entry[key]:{form}}"
-    for label, (key, form) in shown.items()
-    if entry.get(key) is not None
-  ]
-  return f"step {entry['step']:>4}  " + "  ".join(parts)
+  text = _shown(
+    entry,
+    {
+      "win rate": ("win_rate", ".3f"),
+      "KL": ("kl", ".2f"),
+      "reward": ("reward_mean", ".3f"),
+      "learned reward": ("learned_reward_mean", ".3f"),
+      "invalid": ("invalid_rate", ".1%"),
+      "pair accuracy": ("pair_accuracy", ".3f"),
+    },
+  )
+  return f"step {entry['step']:>4}  {text}"
+
+
+def _signs(entry: dict[str, Any]) -> str:
+  """Where rollouts lie and how far the pairs moved; "" where nobody looked."""
+  text = _shown(
+    entry,
+    {
+      "Rao-Blackwell KL": ("kl_rao_blackwell", ".2f"),
+      "outside the pairs": ("outside_support", ".1%"),
+      "unlikely tokens": ("ref_unlikely_tokens", ".1%"),
+      "reference a token": ("ref_log_prob_per_token", ".2f"),
+      "effective samples": ("effective_sample_share", ".1%"),
+      "chosen": ("chosen_log_ratio", ".2f"),
+      "rejected": ("rejected_log_ratio", ".2f"),
+    },
+  )
+  return f"{'':<{_SIGNS_AT}}{text}" if text else ""
+
+
+def _shown(entry: dict[str, Any], fields: dict[str, tuple[str, str]]) -> str:
+  """Returns the fields that the entry has, labelled; of a KL its error too."""
+  parts = []
+  for label, (key, form) in fields.items():
+    if entry.get(key) is not None:
+      text = f"{label} {entry[key]:{form}}"
+      if key.startswith("kl") and entry.get(f"{key}_stderr") is not None:
+        text += f" ± {entry[f'{key}_stderr']:{form}}"
+      parts.append(text)
+  return "  ".join(parts)

@@ -9,6 +9,7 @@ independent draws.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from hypo_jax import losses
@@ -36,18 +37,18 @@ class PolicySamples(NamedTuple):
     log_ratio: float32 [n, k, T], 0 where mask is False.
     token_kl: float32 [n, k, T], likewise.
     ref_log_probs: float32 [n, k, T], log-probs of the tokens under the
-      reference, likewise.
+      reference, likewise; None where nobody asks for them.
   """
 
   tokens: np.ndarray
   mask: np.ndarray
   log_ratio: np.ndarray
   token_kl: np.ndarray
-  ref_log_probs: np.ndarray
+  ref_log_probs: np.ndarray | None = None
 
   def cut(self, length: int) -> "PolicySamples":
     """Returns the same completions, cut at a limit of `length` tokens."""
-    return PolicySamples(*(x[..., :length] for x in self))
+    return jax.tree.map(lambda x: x[..., :length], self)
 
 
 class Judged(NamedTuple):
@@ -318,10 +319,13 @@ def reliability(margins: np.ndarray, *, num_bins: int = 10) -> dict[str, Any]:
     num_bins: bins of p, of equal width.
 
   Returns:
-    "accuracy" and its standard error "accuracy_stderr", "log_loss" (nats),
-    "calibration_error" (the mean of |p - accuracy| over bins, weighted by
-    pairs) and "bins": a list of {"low", "high", "count", "certainty",
-    "accuracy", "stderr"}, the last three None where a bin is empty.
+    "count" of pairs, "accuracy" and its standard error "accuracy_stderr",
+    "log_loss" (nats), "calibration_error" (the mean of |p - accuracy| over
+    bins, weighted by pairs), "calibration_error_by_chance" (about what a model
+    whose every p is right has of it, with as many pairs: bins are never right
+    to the last pair) and "bins": a list of {"low", "high", "count",
+    "certainty", "accuracy", "interval"}, the last three None where a bin is
+    empty; "interval" holds 95% of the accuracy.
 
   Source: expected calibration error as in Guo et al. 2017 (arXiv 1706.04599).
   """
@@ -335,23 +339,48 @@ def reliability(margins: np.ndarray, *, num_bins: int = 10) -> dict[str, Any]:
   right = np.where(margins == 0, 0.5, margins > 0)
   edges = np.linspace(0.5, 1.0, num_bins + 1)
   place = np.clip(np.digitize(certainty, edges) - 1, 0, num_bins - 1)
-  bins, error = [], 0.0
+  bins, error, by_chance = [], 0.0, 0.0
   for i, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
     here = place == i
+    count = int(here.sum())
     row: dict[str, Any] = {"low": float(low), "high": float(high)}
-    row |= {"count": int(here.sum())}
-    row |= dict.fromkeys(("certainty", "accuracy", "stderr"))
-    if here.any():
+    row |= {"count": count}
+    row |= dict.fromkeys(("certainty", "accuracy", "interval"))
+    if count:
       row["certainty"] = float(certainty[here].mean())
-      row["accuracy"], row["stderr"] = mean_and_stderr(right[here])
+      row["accuracy"] = float(right[here].mean())
+      row["interval"] = wilson_interval(row["accuracy"], count)
       gap = abs(row["certainty"] - row["accuracy"])
-      error += gap * row["count"] / len(margins)
+      error += gap * count / len(margins)
+      # The mean of |x| where x is normal with the sum's variance.
+      spread = (certainty[here] * (1 - certainty[here])).sum()
+      by_chance += float(np.sqrt(2 / np.pi * spread)) / len(margins)
     bins.append(row)
   accuracy, stderr = mean_and_stderr(right)
   return {
+    "count": len(margins),
     "accuracy": accuracy,
     "accuracy_stderr": stderr,
     "log_loss": float(np.logaddexp(0.0, -margins).mean()),
     "calibration_error": error,
+    "calibration_error_by_chance": by_chance,
     "bins": bins,
   }
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+  """Returns an interval that holds 95% of a share.
+
+  Unlike the standard error it is no point where all or none of a few are right.
+
+  Args:
+    share: observed, in [0, 1].
+    count: of what it is a share, >= 1.
+
+  Source: Wilson 1927.
+  """
+  z2 = 1.959964**2 / count
+  centre = (share + z2 / 2) / (1 + z2)
+  half = np.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
+  # Rounding may leave the end of a share of 0 or 1 just outside.
+  return float(max(centre - half, 0.0)), float(min(centre + half, 1.0))

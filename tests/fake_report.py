@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+from hypo_jax import statistics
+
 STEPS = (0, 5, 10, 15, 20, 30, *range(40, 401, 20))
 KINDS = ("best", "best_pair_loss")
 JUDGED = ("reward_mean", "reward_stderr", "win_rate", "win_rate_stderr")
@@ -37,6 +39,15 @@ def entry(step, *, win_rate, kl, invalid):
     "pair_accuracy": 0.5 + 0.2 * (1 - math.exp(-step / 30)),
     "pair_accuracy_stderr": 0.02,
     "pair_loss": 0.69 - 0.1 * (1 - math.exp(-step / 30)),
+    "outside_support": 0.03 + invalid / 3,
+    "ref_log_prob": -18.0 - kl / 2,
+    "ref_log_prob_stderr": 0.2,
+    "ref_log_prob_per_token": -1.2 - kl / 30,
+    "ref_unlikely_tokens": 0.01 + invalid / 6,
+    "ref_unlikely_rollouts": 0.05 + invalid / 2,
+    "effective_sample_share": math.exp(-kl),
+    "chosen_log_ratio": -0.4 * kl,
+    "rejected_log_ratio": -0.9 * kl,
   }
 
 
@@ -90,6 +101,7 @@ VERDICTS = {
 def policy(at, *, best, pair_best, seen):
   return checkpoint(at, 400, seen=seen / 2) | {
     "coverage_verdict": VERDICTS["dpo" if at is dpo_at else "hypo"],
+    "coverage_lost_since": 40 if at is dpo_at else None,
     "history": [at(step) for step in STEPS],
     "best": checkpoint(at, best, seen=seen),
     "best_pair_loss": checkpoint(at, pair_best, seen=seen),
@@ -192,6 +204,15 @@ def make_samples(count=12):
     | {"rewards": rewards}
     for i in range(count)
   ]
+
+
+def with_reward_model():
+  """Labels drawn from margins half as large as the model's: it is too sure."""
+  rng = np.random.default_rng(0)
+  margins = rng.normal(scale=1.5, size=512)
+  right = rng.uniform(size=512) < 1 / (1 + np.exp(-margins / 2))
+  held_out = statistics.reliability(np.where(right, margins, -margins))
+  return make_report() | {"reward_model": {"held_out": held_out}}
 
 
 CONFIG = {

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: whole or absent, the best kept, the frozen parameters known."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,14 +97,21 @@ def test_metrics_are_cut_back_to_the_restored_step(tmp_path):
       active=True,
     )
 
-  first = log(0)
+  killed = log(None)  # before its first checkpoint
+  killed.write_evaluation(0, {"kl": 8.0})
+  killed.close()
+  first = log(None)
+  first.write_evaluation(0, {"kl": 0.0, "wins": [1.0], "win_rate": None})
   for step in (1, 2, 3):
     first.write(step, {"loss": 1.0})
+  first.write_evaluation(3, {"kl": 9.0})
   first.close()
   path = tmp_path / "metrics.jsonl"
   path.write_text(path.read_text() + '{"stage": "hy')  # killed in a line
   second = log(2)
   second.write(3, {"loss": 2.0})
   second.close()
-  rows = path.read_text().splitlines()
-  assert [r.split('"loss": ')[1] for r in rows] == ["1.0}", "1.0}", "2.0}"]
+  evaluated, *rows = map(json.loads, path.read_text().splitlines())
+  assert evaluated["step"] == 0
+  assert evaluated["evaluation"] == {"kl": 0.0, "win_rate": None}
+  assert [row["loss"] for row in rows] == [1.0, 1.0, 2.0]

@@ -7,7 +7,6 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from hypo_jax import evaluate, statistics
 from hypo_jax.coverage import monitor, support
 from hypo_jax.coverage.monitor import Diagnostics
 
@@ -98,36 +97,6 @@ def test_effective_sample_share_by_hand():
   one = np.array([0.0, 800.0, np.inf, np.inf])
   assert support.effective_sample_share(one) == pytest.approx(0.25)
   assert support.effective_sample_share(np.array([np.inf])) == 0.0
-
-
-def test_diagnostics_of_an_evaluation_take_real_pairs_and_real_tokens():
-  tokens, mask = padded([[5, 6, 1], [5, 7, 1]], length=3)
-  pairs = {
-    "chosen_tokens": tokens,
-    "chosen_mask": mask,
-    "rejected_tokens": tokens[::-1],
-    "rejected_mask": mask[::-1],
-    "pair_mask": np.array([True, True]),
-  }
-  rollouts, real = padded([[5, 6, 1], [5, 1]], length=3)
-  log_ratio = np.where(real, np.log(2.0) / 3, 0.0)
-  samples = statistics.PolicySamples(
-    *(x[:, None] for x in (rollouts, real, log_ratio, log_ratio))
-  )
-  offline = evaluate.offline_support(pairs)
-  found = evaluate.describe_coverage(samples, offline)
-  # 1 after (mark, 5) is in no pair.
-  assert found["outside_support"] == pytest.approx(1 / 5)
-  weights = np.array([0.5, 2 ** (-2 / 3)])
-  assert found["effective_sample_share"] == pytest.approx(
-    weights.sum() ** 2 / (weights**2).sum() / 2, rel=1e-6
-  )
-  pairs["pair_mask"][:] = False
-  none = evaluate.offline_support(pairs)
-  assert evaluate.describe_coverage(samples, none)["outside_support"] == 1.0
-  broken = samples._replace(log_ratio=np.full_like(samples.log_ratio, np.nan))
-  found = evaluate.describe_coverage(broken, offline)
-  assert found["effective_sample_share"] is None
 
 
 def run(*entries):

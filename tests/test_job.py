@@ -72,15 +72,19 @@ def finish(workdir, environment, *flags):
   return process.returncode, output
 
 
-def metrics_of(workdir):
+def rows_of(workdir):
   lines = (workdir / "metrics.jsonl").read_text().splitlines()
   return list(map(json.loads, lines))
+
+
+def metrics_of(workdir):
+  return [row for row in rows_of(workdir) if "evaluation" not in row]
 
 
 def results(workdir):
   """All that must not depend on the clock or on restarts."""
   report = json.loads((workdir / "report.json").read_text())
-  metrics = metrics_of(workdir)
+  metrics = rows_of(workdir)
   timing = ("seconds_per_step", "tokens_per_second", "rollout_share", "mfu")
   timing += ("compilations", "compilations_after_warmup", "peak_memory_bytes")
   return {
@@ -123,11 +127,22 @@ def test_the_job_leaves_its_report_and_says_what_came_out(undisturbed):
     assert policies[name]["best"]["step"] in steps
     verdict = policies[name]["coverage_verdict"]
     assert verdict.startswith("coverage is") and f"{name}: {verdict}" in output
-    for entry in policies[name]["history"]:
-      assert 0 <= entry["outside_support"] < 1
+    history = policies[name]["history"]
+    for entry in history:
+      for share in ("outside_support", "ref_unlikely_tokens"):
+        assert 0 <= entry[share] < 1
       assert 0 < entry["effective_sample_share"] <= 1
-    start = policies[name]["history"][0]
+      assert entry["ref_log_prob"] < entry["ref_log_prob_per_token"] < 0
+    start = history[0]
     assert start["effective_sample_share"] == pytest.approx(1.0, abs=1e-6)
+    assert start["chosen_log_ratio"] == pytest.approx(0.0, abs=1e-4)
+    logged = [
+      {"step": row["step"]} | row["evaluation"]
+      for row in rows_of(workdir)
+      if row["stage"] == name and "evaluation" in row
+    ]
+    for entry, row in zip(history, logged, strict=True):
+      assert entry.items() <= row.items()
 
 
 @pytest.mark.slow

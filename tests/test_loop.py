@@ -17,13 +17,16 @@ from hypo_jax.train import TrainState
 
 class Log:
   def __init__(self):
-    self.said, self.rows = [], []
+    self.said, self.rows, self.evaluations = [], [], []
 
   def say(self, text):
     self.said.append(text)
 
   def write(self, step, metrics):
     self.rows.append((step, metrics))
+
+  def write_evaluation(self, step, entry):
+    self.evaluations.append((step, entry))
 
   def close(self):
     pass
@@ -96,7 +99,26 @@ def test_metrics_and_evaluations_come_at_their_steps(tmp_path):
   assert int(state.step) == 9
   assert [entry["step"] for entry in history] == [0, 7]
   assert [step for step, _ in log.rows] == [1, 4, 8, 9]
+  assert log.evaluations == [(0, {"kl": 0.0}), (7, {"kl": 0.0})]
   assert all(row["tokens_per_second"] > 0 for _, row in log.rows)
+
+
+def test_an_evaluation_is_shown_in_two_lines_and_remarked_on(tmp_path):
+  entry = {"kl": 1.5, "kl_stderr": 0.25, "kl_rao_blackwell": 1.0}
+  entry |= {"outside_support": 0.0625, "reward_mean": None}
+
+  def remark(history):
+    return "it moved" if history[-1]["step"] == 7 else None
+
+  settings = {"evaluate": lambda state: entry, "remark": remark}
+  _, _, log = run(tmp_path, 0.5, num_steps=8, **settings)
+  assert log.said == [
+    "step    0  KL 1.50 ± 0.25",
+    "           Rao-Blackwell KL 1.00  outside the pairs 6.2%",
+    "step    7  KL 1.50 ± 0.25",
+    "           Rao-Blackwell KL 1.00  outside the pairs 6.2%",
+    "it moved",
+  ]
 
 
 def parts(row):

@@ -66,7 +66,7 @@ def finish(workdir, environment, *flags):
 def metrics(workdir, stage):
   lines = (workdir / "metrics.jsonl").read_text().splitlines()
   rows = [json.loads(line) for line in lines]
-  return [row for row in rows if row["stage"] == stage]
+  return [r for r in rows if r["stage"] == stage and "evaluation" not in r]
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,8 @@ def test_a_reward_model_is_trained_measured_and_learned_from(
   )
   assert found["validation"]["accuracy"] > 0.55
   assert sum(b["count"] for b in found["validation"]["bins"]) > 100
+  counts = [found[name]["count"] for name in ("validation", "test", "held_out")]
+  assert counts[0] + counts[1] == counts[2]
   report = json.loads((workdir / "report.json").read_text())
   assert report["reward_model"] == found
   assert (workdir / "plots" / "reliability.png").stat().st_size

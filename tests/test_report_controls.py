@@ -1,6 +1,6 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a report shows of the optimum, and of a learned reward."""
+"""What a report shows of the optimum, and of a reward that says nothing."""
 
 import numpy as np
 import pytest
@@ -18,15 +18,6 @@ def with_optimum(*, reliable=True, recovered=None):
   (row,) = found["values"]
   row |= {"reliable": reliable, "recovered": recovered or {}}
   return make_report() | {"optimum": found}
-
-
-def with_reward_model():
-  rng = np.random.default_rng(1)
-  reward_model = {
-    split: statistics.reliability(rng.normal(0.5, 1.0, 250))
-    for split in ("validation", "test")
-  }
-  return make_report() | {"reward_model": reward_model}
 
 
 def plot_of(report, name):
@@ -69,18 +60,9 @@ def test_an_optimum_that_few_samples_carry_is_told_to_be_one():
   assert summary.describe_optimum(make_report()) == []
 
 
-def test_a_learned_reward_comes_with_its_reliability():
-  report = with_reward_model()
-  plot = plot_of(report, "reliability")
-  accuracy = report["reward_model"]["test"]["accuracy"]
-  assert f"{accuracy:.2f} ± 0.03 of test pairs right" in plot.alt
-  assert "calibration error" in plot.alt and "validation pairs" in plot.wide
-  text = page.make_page(report, make_samples(), CONFIG, [plot])
-  assert "How far the learned reward can be trusted" in text
-  assert plot_of(make_report(), "reliability") is None
-
-
-@pytest.mark.parametrize("broken", [{}, {"test": {}}, {"test": {"bins": []}}])
+@pytest.mark.parametrize(
+  "broken", [{}, {"held_out": {}}, {"held_out": {"bins": []}}]
+)
 def test_a_reliability_without_bins_is_left_out(broken):
   report = make_report() | {"reward_model": broken}
   assert plot_of(report, "reliability") is None

@@ -15,6 +15,7 @@ from fake_report import (
   make_report,
   make_samples,
   with_matched,
+  with_reward_model,
   without_judge,
 )
 
@@ -93,7 +94,8 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(written):
 
 def test_the_page_shows_every_part(written):
   checker = parse(text := written[1])
-  parts = {"frontier", "kl", "rewards", "coverage", "matched", "policies"}
+  parts = {"frontier", "kl", "signs", "rewards", "coverage", "policies"}
+  assert "matched" in checker.ids and "reliability" not in checker.ids
   assert parts | {"samples", "speed", "run"} <= set(checker.ids)
   assert "HyPO is ahead at a KL of 2 nats" in text
   assert "DPO: coverage is being lost since step 40: raise kl_coef" in text
@@ -107,7 +109,7 @@ def test_the_page_shows_every_part(written):
 def test_plots_are_written_as_png_and_nothing_is_left_aside(written):
   folder, _ = written
   names = sorted(p.relative_to(folder) for p in folder.rglob("*.*"))
-  plots = ("coverage", "frontier", "kl", "rewards")
+  plots = ("coverage", "frontier", "kl", "rewards", "signs")
   assert list(map(str, names)) == [
     *(f"plots/{name}.png" for name in plots),
     "report.html",
@@ -146,14 +148,16 @@ def test_every_plot_has_words_for_who_cannot_see_it(written):
   assert "reference mean −0.05" in words
   invalid = make_report()["policies"]["dpo"]["invalid_rate"]
   assert f"{100 * invalid:.0f}% invalid; DPO best pair loss" in words
-  # Four plots, each in two drawings.
-  assert sum("DPO" in label for label in checker.labels) == 8
+  assert "DPO ends with tokens outside the pairs 29%" in words
+  assert "lost since step 40" in words and "lost since step 400" not in words
+  # Five plots, each in two drawings.
+  assert sum("DPO" in label for label in checker.labels) == 10
 
 
 def test_plots_follow_the_page_in_light_and_dark(written):
   text = written[1]
   drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-  assert len(drawings) == 8  # four plots, wide and narrow
+  assert len(drawings) == 10  # five plots, wide and narrow
   for drawing in drawings:
     fixed = set(re.findall(r"#[0-9a-fA-F]{6}\b", drawing))
     assert not fixed & {light for light, _ in style.PALETTE.values()}
@@ -208,8 +212,34 @@ def test_names_with_signs_of_formulas_are_drawn_as_they_are():
   report = make_report()
   report["policies"] = {"dpo_$1^{x": report["policies"]["dpo"]}
   drawings = plots.make_plots(report)
-  assert len(drawings) == 4
+  assert len(drawings) == 5
   assert all("dpo_$1^{x" in plot.wide for plot in drawings)
+
+
+def test_a_learned_rewards_calibration_is_drawn_and_said():
+  report = with_reward_model()
+  held_out = report["reward_model"]["held_out"]
+  plot = plots.make_plots(report)[-1]
+  assert plot.name == "reliability"
+  error = held_out["calibration_error"]
+  assert error > 2 * held_out["calibration_error_by_chance"]
+  for text in (plot.alt, plot.reading):
+    assert "of 512 held-out pairs" in text
+    assert f"expected calibration error is {error:.3f}" in text
+  # Each bin's point in words.
+  filled = [b for b in held_out["bins"] if b["count"]]
+  assert plot.alt.count(": right ") == len(filled) == 10
+
+
+def test_bins_without_pairs_and_numbers_that_are_missing_are_left_out():
+  report = with_reward_model()
+  bins = report["reward_model"]["held_out"]["bins"]
+  bins[3].update(certainty=None, accuracy=None, interval=None, count=0)
+  bins[5]["accuracy"] = math.nan
+  plot = plots.make_plots(report)[-1]
+  assert plot.alt.count(": right ") == 8
+  bins.clear()
+  assert plots.make_plots(report)[-1].name == "coverage"
 
 
 def test_a_prompt_with_a_lone_surrogate_is_written(tmp_path):

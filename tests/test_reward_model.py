@@ -271,6 +271,28 @@ def test_reliability_by_hand():
   assert found["log_loss"] == pytest.approx(expected)
 
 
+def test_bins_have_an_interval_even_where_all_are_right():
+  found = statistics.reliability(np.full(4, 3.0))["bins"][-1]
+  # Wilson's, of 4 of 4: from 4 / (4 + 1.96^2) to 1.
+  assert found["interval"] == pytest.approx((4 / (4 + 1.959964**2), 1.0))
+  low, high = statistics.wilson_interval(0.3, 50)
+  z, n = 1.959964, 50  # Its ends are where the share is z errors off.
+  for end in (low, high):
+    assert abs(0.3 - end) == pytest.approx(z * (end * (1 - end) / n) ** 0.5)
+
+
+def test_a_calibrated_model_has_the_error_that_chance_gives():
+  rng = np.random.default_rng(1)
+  errors, expected = [], []
+  for _ in range(400):
+    margins = rng.normal(scale=1.5, size=512)
+    right = rng.uniform(size=512) < 1 / (1 + np.exp(-margins))
+    found = statistics.reliability(np.where(right, margins, -margins))
+    errors.append(found["calibration_error"])
+    expected.append(found["calibration_error_by_chance"])
+  assert np.mean(errors) == pytest.approx(np.mean(expected), rel=0.05)
+
+
 def test_labels_drawn_from_the_margins_are_calibrated():
   rng = np.random.default_rng(0)
   margins = rng.normal(scale=2.0, size=200_000)

@@ -56,6 +56,11 @@ def test_a_stage_that_only_compiled_is_told_as_it_was():
   assert figures["seconds_per_step"] == 30.5
 
 
+def test_evaluations_are_no_steps():
+  rows = [{"stage": "hypo", "step": 20, "evaluation": {"kl": 1.0}}, *ROWS]
+  assert speed.summarise(rows) == speed.summarise(ROWS)
+
+
 def test_stages_stay_apart_and_an_unknown_peak_stays_unknown():
   rows = [row(1, train=2.0, stage="sft") | {"mfu": None}, *ROWS]
   found = speed.summarise(rows)

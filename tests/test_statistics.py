@@ -17,6 +17,7 @@ def samples(log_ratio, token_kl=None, tokens=None, mask=None) -> PolicySamples:
     ones if mask is None else mask,
     log_ratio,
     log_ratio if token_kl is None else np.asarray(token_kl),
+    np.zeros_like(log_ratio),
   )
 
 

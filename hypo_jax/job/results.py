@@ -203,7 +203,7 @@ def write_report(
       "history": [_public(e) for e in history],
       "best": entry(f"{method} best"),
       "best_pair_loss": entry(f"{method} best_pair_loss"),
-      "coverage_verdict": diagnostics.coverage_verdict(history),
+      **diagnostics.coverage_verdict(history),
     }
   result = {
     "policies": policies,

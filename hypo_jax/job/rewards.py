@@ -99,7 +99,7 @@ def _of_rollouts(job: Job, prompts, function, rollouts: Rollouts, row):
   """A function's rewards of a step's rollouts; row numbers their prompts."""
   rows = rollouts.rows
   tokens, mask, row = sharding.gather((rows.slot_tokens, rows.slot_mask, row))
-  samples = statistics.PolicySamples(tokens, mask, None, None, None)
+  samples = statistics.PolicySamples(tokens, mask, None, None)
   asked = [prompts[r] for r in row]
   given = _of_texts(job, asked, function, samples)
   return sharding.put_rows(job.mesh, given)
@@ -215,15 +215,20 @@ def _measured(job: Job, model, trainable, reference, tables: Tables) -> Any:
   params = reward_model.centred(params, float(seen.mean()))
   result = {"mean_before_centring": float(seen.mean())}
   result["std"] = float(seen.std())
+  margins = {}
   for split in ("validation", "test"):
     pairs = tables[split]
     scored = scorer(params, pairs)[pairs["pair_mask"]]
-    result[split] = statistics.reliability(scored[:, 0] - scored[:, 1])
-  held_out = result["validation"]
+    margins[split] = scored[:, 0] - scored[:, 1]
+    result[split] = statistics.reliability(margins[split])
+  # Neither split chose anything of this model.
+  held_out = statistics.reliability(np.concatenate([*margins.values()]))
+  result["held_out"] = held_out
   job.say(
     f"reward model: {held_out['accuracy']:.3f} ± "
-    f"{held_out['accuracy_stderr']:.3f} of validation pairs right, calibration "
-    f"error {held_out['calibration_error']:.3f}"
+    f"{held_out['accuracy_stderr']:.3f} of {held_out['count']} held-out pairs "
+    f"right, calibration error {held_out['calibration_error']:.3f} "
+    f"({held_out['calibration_error_by_chance']:.3f} by chance)"
   )
   path = job.workdir / "evaluations" / "reward_model.json"
   if job.leader:

@@ -21,7 +21,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
   evaluation and checkpoint, is in none.
 
   Args:
-    rows: as `loop.run_stage` logs them, in order.
+    rows: of metrics.jsonl, in order; evaluations are not looked at.
 
   Returns:
     {stage: {"steps", "seconds_per_step", "seconds" (by part; they add up to
@@ -30,7 +30,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
   """
   by_stage: dict[str, list[Row]] = {}
   for row in rows:
-    by_stage.setdefault(row["stage"], []).append(row)
+    if "evaluation" not in row:
+      by_stage.setdefault(row["stage"], []).append(row)
   return {stage: _stage(found) for stage, found in by_stage.items()}
 
 

@@ -23,7 +23,7 @@ from hypo_jax.models import lora
 from hypo_jax.traces import StepTraces, check_steps
 
 
-def open_log(job: Job, stage: str, num_steps: int, first_step: int):
+def open_log(job: Job, stage: str, num_steps: int, first_step: int | None):
   """Opens a stage's log; its steps follow those of the stages before it."""
   lengths = {"sft": job.config.sft.num_steps}
   if job.config.reward == "model" or job.config.evaluate.reward_model_share:
@@ -258,11 +258,14 @@ def train_method(
     seconds_at_peak=_seconds_at_peak(job, settings, reference),
     evaluate=job.watch(f"evaluating {name}", measure),
     evaluate_at=evaluation_steps(job, settings["num_steps"]),
+    remark=diagnostics.coverage_warning,
     checkpoint_every=job.config.checkpoint.every_steps,
     draw_every=job.config.rollout.every_steps if settings["kl_coef"] else 1,
   )
   checkpoints.close()
-  job.say(f"{name}: {diagnostics.coverage_verdict(history)}")
+  job.say(
+    f"{name}: {diagnostics.coverage_verdict(history)['coverage_verdict']}"
+  )
   return history
 
 

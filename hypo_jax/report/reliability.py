@@ -6,74 +6,84 @@ from typing import Any, NamedTuple
 
 from hypo_jax.report.canvas import Plot, legend, marker, render, style_axes
 from hypo_jax.report.formatting import finite, number, places, with_error
-from hypo_jax.report.style import MARKERS, light
+from hypo_jax.report.style import light
 from hypo_jax.report.tables import Report
 
-# Which pairs, and the palette's name of their series.
-_SPLITS = {"validation": "other1", "test": "hypo"}
+
+class Bin(NamedTuple):
+  """Pairs that the model is about equally sure of."""
+
+  certainty: float
+  accuracy: float
+  low: float
+  high: float
+  count: float
 
 
-class Reliability(NamedTuple):
-  """One split's bins that hold pairs, and what they come to."""
-
-  certainty: list[float]
-  accuracy: list[float]
-  stderr: list[float]
-  summary: dict[str, Any]
-
-
-def reliabilities(report: Report) -> dict[str, Reliability]:
-  """Returns by split what the report holds of the reward model's pairs."""
-  found = {}
-  for split in _SPLITS:
-    summary = (report.get("reward_model") or {}).get(split) or {}
-    keys = ("certainty", "accuracy", "stderr")
-    rows = [
-      tuple(finite(row.get(key)) for key in keys)
-      for row in summary.get("bins") or []
-    ]
-    rows = [row for row in rows if None not in row]
-    if rows:
-      columns = map(list, zip(*rows, strict=True))
-      found[split] = Reliability(*columns, summary)
+def bins(report: Report) -> list[Bin]:
+  """Returns the bins that hold pairs, of all held-out pairs."""
+  held_out = (report.get("reward_model") or {}).get("held_out") or {}
+  found = []
+  for row in held_out.get("bins") or []:
+    values = [row.get(k) for k in ("certainty", "accuracy")]
+    values += [*(row.get("interval") or (None, None)), row.get("count")]
+    numbers = [finite(v) for v in values]
+    if None not in numbers:
+      found.append(Bin(*numbers))
   return found
 
 
-def plot(found: dict[str, Reliability]) -> Plot:
-  def draw(figure: Any, narrow: bool) -> None:
-    axes = figure.subplots()
-    style_axes(axes, "probability that the model gives", "share it gets right")
-    line = {"color": light("muted"), "lw": 1.0, "ls": (0, (2, 3))}
-    axes.plot([0.5, 1.0], [0.5, 1.0], **line)
-    for split, each in found.items():
-      axes.errorbar(
-        each.certainty,
-        each.accuracy,
-        yerr=each.stderr,
-        color=light(_SPLITS[split]),
-        marker=MARKERS[_SPLITS[split]],
-        markersize=5,
-        linewidth=1.6,
-        elinewidth=1.0,
-      )
-    axes.set_xlim(0.5, 1.0)
-    handles = [marker(_SPLITS[split], f"{split} pairs") for split in found]
-    handles.append(marker("muted", "calibrated", marker="", lw=1.0, ls=":"))
-    legend(figure, handles, len(handles))
+def plot(report: Report, found: list[Bin]) -> Plot:
+  """Draws accuracy against certainty over a histogram of the pairs."""
+  held_out = report["reward_model"]["held_out"]
+  style = "other1"
+  certainty, accuracy, low, high, count = zip(*found, strict=True)
 
-  parts = []
-  for split, each in found.items():
-    error = each.summary.get("accuracy_stderr")
-    digits = places([error])
-    right = with_error(each.summary.get("accuracy"), error, digits)
-    off = number(each.summary.get("calibration_error"), digits)
-    parts.append(f"{right} of {split} pairs right, calibration error {off}")
-  reading = (
-    "Pairs by how probable the learned reward calls its choice; on the dotted "
-    "line it is right as often as it says. Above it is too modest, below too "
-    "sure. Bars are one standard error; the calibration error is the mean "
-    "distance, weighted by pairs."
+  def draw(figure: Any, narrow: bool) -> None:
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    style_axes(upper, "", "share called rightly")
+    style_axes(lower, "certainty: predicted probability of the call", "pairs")
+    upper.plot((0.5, 1), (0.5, 1), color=light("muted"), lw=1.0, ls=(0, (2, 3)))
+    below = [a - b for a, b in zip(accuracy, low, strict=True)]
+    above = [b - a for a, b in zip(accuracy, high, strict=True)]
+    upper.errorbar(
+      certainty,
+      accuracy,
+      yerr=(below, above),
+      color=light(style),
+      marker="o",
+      markersize=5.0,
+      linewidth=1.4,
+      elinewidth=1.2,
+      capsize=3.0,
+    )
+    lower.bar(certainty, count, width=0.03, color=light(style), alpha=0.5)
+    lower.set_xlim(0.49, 1.01)
+    upper.set_ylim(min(0.45, *low) - 0.02, 1.02)
+    handles = [
+      marker(style, "held-out pairs, 95% interval"),
+      marker("muted", "calibrated", marker="", ls=(0, (2, 3)), lw=1.0),
+    ]
+    legend(figure, handles, 1 if narrow else 2)
+
+  digits = places([held_out.get("accuracy_stderr")])
+  right = with_error(
+    held_out.get("accuracy"), held_out.get("accuracy_stderr"), digits
   )
-  title = "How far the learned reward can be trusted"
-  alt = f"{title}: {'; '.join(parts)}."
-  return render("reliability", title, alt, reading, draw, heights=(3.6, 3.4))
+  chance = number(held_out.get("calibration_error_by_chance"), 3)
+  facts = (
+    f"The reward model calls {right} of {held_out.get('count')} held-out pairs "
+    f"rightly; its expected calibration error is "
+    f"{number(held_out.get('calibration_error'), 3)}, where a calibrated model "
+    f"would show {chance} with as many pairs."
+  )
+  reading = (
+    f"{facts} A point is the pairs of a bin; below the dotted line the model "
+    "is surer than it is right. The bars count the pairs of each bin."
+  )
+  title = "The reward model’s calibration"
+  parts = [
+    f"certainty {number(c, 2)}: right {number(a, 2)}" for c, a, *_ in found
+  ]
+  alt = f"{title}. {facts} {'; '.join(parts)}."
+  return render("reliability", title, alt, reading, draw, heights=(4.6, 4.4))
