@@ -7,7 +7,8 @@
 Everything but the estimator is the default configuration with two rollouts a
 prompt: the same start, pairs, order, random keys and steps. Rao-Blackwell is
 measured with the baseline over a prompt's two rollouts, and without. The table
-goes to docs/results/estimators.md.
+is a section of docs/results/estimators.md; `benchmarks.variance`, which measures
+the gradients themselves, makes the other.
 """
 
 import statistics
@@ -36,13 +37,13 @@ def main(argv: list[str]) -> None:
     for name, (estimator, baseline) in ESTIMATORS.items()
   }
   histories = trial.run("estimators", _SEEDS.value, 2, trials)
-  trial.publish("estimators", _SEEDS.value, summary(histories))
+  trial.publish_section("estimators", summary(histories))
 
 
 def summary(histories: dict[str, list[list[dict]]]) -> str:
-  """Returns the Markdown page."""
+  """Returns the page's section."""
   lines = [
-    "# Estimators of the KL gradient",
+    "## Trained with each",
     "",
     f"`python -m benchmarks.estimators --seeds={','.join(_SEEDS.value)}`: the "
     "default configuration with two rollouts a prompt, on 128 validation "

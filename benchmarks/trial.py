@@ -9,6 +9,7 @@ history as a file, so that a stopped benchmark goes on where it was.
 
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -95,12 +96,29 @@ class World:
 
     Args:
       overrides: of the config's `preference`.
+      baseline: as of `states`.
+    """
+    num_steps = self.settings(overrides)["num_steps"]
+    due = training.evaluation_steps(self.job, num_steps)
+    key = self.job.key("evaluate", "validation")
+    for step, state in enumerate(self.states(overrides, baseline=baseline)):
+      if step in due:
+        entry, *_ = self.evaluator.measure(state.trainable, self.split, key)
+        yield {"step": step} | entry
+
+  def states(
+    self, overrides: dict[str, Any], *, baseline: bool = True
+  ) -> Iterator[train.TrainState]:
+    """Trains from the reference; yields the state after 0, 1, ... updates.
+
+    A state's arrays are gone once the next one is asked for.
+
+    Args:
+      overrides: of the config's `preference`.
       baseline: False takes a prompt's rollouts as unrelated, so that none of
         them serves as the others' baseline.
     """
-    job = self.job
-    every = job.config.preference.to_dict() | job.config.online.to_dict()
-    settings = methods.resolved(every | overrides)
+    job, settings = self.job, self.settings(overrides)
     optimizer = steps.make_optimizer(settings)
     step_fn = steps.make_train_step(
       job, settings, optimizer, baseline_over=None if baseline else 1
@@ -108,15 +126,17 @@ class World:
     stage = batches.of_pairs(job, settings, self.tables["train"])
     update = steps.make_update(job, settings, step_fn, self.reference, stage)
     state = train.init_state(self.reference, optimizer, job.mesh)
-    num_steps = settings["num_steps"]
-    due = training.evaluation_steps(job, num_steps)
-    key, timer = job.key("evaluate", "validation"), timing.StepTimer()
-    for step in range(num_steps + 1):
-      if step in due:
-        entry, *_ = self.evaluator.measure(state.trainable, self.split, key)
-        yield {"step": step} | entry
-      if step < num_steps:
-        state, _ = update(state, step, timer)
+    timer = timing.StepTimer()
+    yield state
+    for step in range(settings["num_steps"]):
+      state, _ = update(state, step, timer)
+      yield state
+
+  def settings(self, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config's `preference` with overrides, resolved."""
+    config = self.job.config
+    every = config.preference.to_dict() | config.online.to_dict()
+    return methods.resolved(every | overrides)
 
 
 def run(
@@ -151,10 +171,37 @@ def run(
 def publish(name: str, seeds: Sequence[str], text: str) -> None:
   """Prints a page; with several seeds it goes to docs/results/<name>.md too."""
   if len(seeds) > 1:
-    path = ROOT / "docs" / "results" / f"{name}.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    _page(name).write_text(text)
   print(text)
+
+
+def publish_section(name: str, section: str) -> None:
+  """Prints a section; puts it into docs/results/<name>.md, over its like.
+
+  Args:
+    name: of the page, which exists.
+    section: begins with its heading, "## ..."; one of the same heading gives
+      way to it.
+  """
+  path = _page(name)
+  path.write_text(with_section(path.read_text(), section))
+  print(section)
+
+
+def with_section(page: str, section: str) -> str:
+  """Returns a page with a section in place of its like, or at the end."""
+  heading = section.split("\n")[0]
+  parts = [part.strip() for part in re.split(r"^(?=## )", page, flags=re.M)]
+  places = [i for i, p in enumerate(parts) if p.split("\n")[0] == heading]
+  at = places[0] if places else len(parts)
+  parts[at : at + 1] = [section.strip()]
+  return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _page(name: str) -> pathlib.Path:
+  path = ROOT / "docs" / "results" / f"{name}.md"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  return path
 
 
 def best(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,12 +4,11 @@
 
 import numpy as np
 import pytest
-from fake_report import CONFIG, make_report, make_samples, without_judge
+from fake_report import make_report, without_judge
 from test_report_page import words_of
 
-from hypo_jax import statistics
 from hypo_jax.job import optimum
-from hypo_jax.report import page, plots, summary
+from hypo_jax.report import plots, summary
 
 
 def with_optimum(*, reliable=True, recovered=None):
