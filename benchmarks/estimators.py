@@ -7,8 +7,8 @@
 Everything but the estimator is the default configuration with two rollouts a
 prompt: the same start, pairs, order, random keys and steps. Rao-Blackwell is
 measured with the baseline over a prompt's two rollouts, and without. The table
-is a section of docs/results/estimators.md; `benchmarks.variance`, which measures
-the gradients themselves, makes the other.
+is a section of docs/results/estimators.md; the other is made by
+`benchmarks.variance`, which measures the gradients themselves.
 """
 
 import statistics
