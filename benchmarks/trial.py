@@ -103,8 +103,7 @@ class World:
     key = self.job.key("evaluate", "validation")
     for step, state in enumerate(self.states(overrides, baseline=baseline)):
       if step in due:
-        entry, *_ = self.evaluator.measure(state.trainable, self.split, key)
-        yield {"step": step} | entry
+        yield {"step": step} | self._measured(state.trainable, key)
 
   def states(
     self, overrides: dict[str, Any], *, baseline: bool = True
@@ -131,6 +130,13 @@ class World:
     for step in range(settings["num_steps"]):
       state, _ = update(state, step, timer)
       yield state
+
+  def _measured(self, params: Any, key: Any) -> dict[str, Any]:
+    """What an evaluation of a job measures, but for the training prompts."""
+    evaluator, split = self.evaluator, self.split
+    samples = evaluator.sample(params, split.prompt_rows, key)
+    judged = evaluator.judged(split.prompts, samples)
+    return evaluator.describe(params, split, samples, judged)
 
   def settings(self, overrides: dict[str, Any]) -> dict[str, Any]:
     """Returns the config's `preference` with overrides, resolved."""

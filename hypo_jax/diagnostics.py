@@ -133,6 +133,11 @@ def coverage_warning(history: list[dict[str, Any]]) -> str | None:
 
 def _monitored(history: list[dict[str, Any]]) -> list[monitor.Diagnostics]:
   return [
-    monitor.Diagnostics(e["step"], e["kl_rao_blackwell"], e["outside_support"])
+    monitor.Diagnostics(
+      step=e["step"],
+      unlikely=e["ref_unlikely_rollouts"],
+      kl=e["kl_rao_blackwell"],
+      outside=e["outside_support"],
+    )
     for e in history
   ]

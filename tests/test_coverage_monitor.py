@@ -100,27 +100,29 @@ def test_effective_sample_share_by_hand():
 
 
 def run(*entries):
-  return [Diagnostics(*entry) for entry in entries]
+  """A history of (step, unlikely, KL)."""
+  return [Diagnostics(*entry, outside=0.02) for entry in entries]
 
 
 def test_verdict_names_the_step_and_where_to_stop():
-  history = run((0, 0.0, 0.05), (35, 1.9, 0.2), (40, 2.5, 0.2), (50, 4, 0.3))
+  history = run((0, 0.05, 0), (35, 0.1, 1.9), (40, 0.3, 2.5), (50, 0.4, 4))
   said = monitor.verdict(history)
   assert (said.lost_since, said.stop_at) == (40, 35)
   assert said.text.startswith(
     "coverage is being lost since step 40: raise kl_coef or stop at step 35"
   )
-  assert "30.0% of rollout tokens" in said.text and "KL 4.0" in said.text
+  assert "(40.0% of rollouts are less probable" in said.text
+  assert "2.0% of their tokens outside" in said.text and "KL 4.0" in said.text
 
 
 @pytest.mark.parametrize(
   "history",
   [
-    run((0, 0.0, 0.5)),
-    run((0, 0.0, 0.05), (10, 9.0, 0.05)),  # far, but inside
-    run((0, 0.0, 0.05), (10, 0.5, 0.3)),  # outside, but near
-    run((0, 0.0, 0.05), (10, 9.0, 0.3), (20, 1.0, 0.05)),  # came back
-    run((0, 0.0, 0.9), (10, 9.0, 0.9)),  # the pairs never covered it
+    run((0, 0.05, 0.0)),
+    run((0, 0.05, 0.0), (10, 0.06, 9.0)),  # far, but within what it says
+    run((0, 0.05, 0.0), (10, 0.5, 9.0), (20, 0.06, 1.0)),  # came back
+    # The first evaluation is the reference itself, however small its sample.
+    run((0, 0.5, 0.0)),
   ],
 )
 def test_verdict_is_silent(history):
@@ -130,21 +132,19 @@ def test_verdict_is_silent(history):
 
 
 def test_verdict_counts_the_last_stretch_only():
-  history = run((0, 0, 0), (5, 3, 0.3), (10, 1, 0), (15, 3, 0.3), (20, 3, 0.3))
-  assert monitor.verdict(history)[:2] == (15, 10)
+  history = run(*((s, u, 1.0) for s, u in enumerate([0, 0.9, 0, 0.9, 0.9])))
+  assert monitor.verdict(history)[:2] == (3, 2)
 
 
 @pytest.mark.parametrize("kl", [np.nan, np.inf])
 def test_a_kl_that_is_not_finite_is_a_loss(kl):
-  assert monitor.verdict(run((0, 0, 0), (5, kl, 0)))[:2] == (5, 0)
+  assert monitor.verdict(run((0, 0, 0), (5, 0, kl)))[:2] == (5, 0)
 
 
-def test_verdict_takes_its_thresholds():
-  history = run((0, 0.0, 0.05), (10, 1.0, 0.10))
-  said = monitor.verdict(history, outside_rise=0.04, kl_limit=0.5)
-  assert said.lost_since == 10
-  said = monitor.verdict(history, outside_rise=0.06, kl_limit=0.5)
-  assert said.lost_since is None
+def test_verdict_takes_its_threshold():
+  history = run((0, 0.05, 0.0), (10, 0.10, 1.0))
+  assert monitor.verdict(history, unlikely_limit=0.09).lost_since == 10
+  assert monitor.verdict(history, unlikely_limit=0.1).lost_since is None
 
 
 def test_collapse_is_a_fall_or_too_many_invalid():
@@ -164,8 +164,8 @@ def test_collapse_is_a_fall_or_too_many_invalid():
       "history: expected rising steps",
     ),
     (
-      lambda: monitor.verdict(run((0, 0, np.nan))),
-      "history: expected a share outside",
+      lambda: monitor.verdict(run((0, np.nan, 0))),
+      "history: expected shares",
     ),
     (lambda: monitor.collapse([0], [1.0, 2.0]), "expected 1 values, got 2"),
     (

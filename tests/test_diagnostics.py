@@ -100,15 +100,24 @@ def test_a_log_ratio_that_is_nan_leaves_no_effective_samples():
   assert found["effective_sample_share"] is None
 
 
-def entry(step, kl, outside):
-  return {"step": step, "kl_rao_blackwell": kl, "outside_support": outside}
+def entry(step, unlikely):
+  return {
+    "step": step,
+    "kl_rao_blackwell": 1.0,
+    "outside_support": 0.01,
+    "ref_unlikely_rollouts": unlikely,
+  }
 
 
 def test_a_loss_is_warned_of_once_when_it_begins():
-  start, lost = entry(0, 0.0, 0.05), {"kl": 40.0, "outside": 0.9}
-  history = [start, entry(5, **lost)]
+  start = entry(0, 0.05)
+  history = [start, entry(5, 0.9)]
   warned = diagnostics.coverage_warning(history)
-  assert warned == f"warning: {diagnostics.coverage_verdict(history)}"
+  found = diagnostics.coverage_verdict(history)
+  assert found["coverage_lost_since"] == 5
+  assert warned == f"warning: {found['coverage_verdict']}"
   assert "being lost since step 5" in warned
-  assert diagnostics.coverage_warning([*history, entry(9, **lost)]) is None
+  assert diagnostics.coverage_warning([*history, entry(9, 0.9)]) is None
   assert diagnostics.coverage_warning([start]) is None
+  found = diagnostics.coverage_verdict([*history, entry(9, 0.05)])
+  assert found["coverage_lost_since"] is None

@@ -2,18 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Says in a line whether a run is losing coverage, from its diagnostics alone.
 
-The monitor sees what every run has: no method's name, no reward, no judge. It
-compares each evaluation with the run's first one, where the policy is the
-reference. Coverage is *being lost* at an evaluation when both hold:
+The monitor sees what every run has: no method's name, no reward, no judge.
+Coverage is *being lost* at an evaluation where
 
-    outside   the share of rollout tokens outside the pairs' support has risen
-              by more than `outside_rise` since the start
-    kl        KL(policy || reference) exceeds `kl_limit` nats a sequence
+    unlikely > UNLIKELY_LIMIT
 
-and *lost since* the first evaluation of the last unbroken stretch of such ones
-that goes on to the end: what came back is not held against a run. The first
-condition alone fires on rare but harmless words, the second on a policy that
-moved far within what the pairs cover. A KL that is not finite is a loss.
+unlikely being the share of rollouts that are less probable for the reference
+than 95% of its own: of the policy's mass, what lies where the reference, and so
+the pairs drawn from it, hardly go. It is 5% at the start. Coverage is *lost
+since* the first evaluation of the last unbroken stretch of such ones that goes
+on to the end: what came back is not held against a run. A KL that is not finite
+is a loss.
+
+The KL itself would not do: a policy can be far from the reference and still
+within what it says, as HyPO's is. What was tried, and how early and how rightly
+the rule warns on runs that it was not fitted to, is in docs/results/monitor.md.
 
 `collapse` is what the monitor is judged by, and may see rewards.
 """
@@ -23,12 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A first choice, calibrated on no run. With 10,000 rollout tokens of which 5%
-# are outside at the start, 0.02 is about ten standard errors; and the default
-# configuration's best DPO checkpoints are at a KL of 1.1 +- 0.4 nats
-# (docs/results/default_seeds.md), short of 2.
-OUTSIDE_RISE = 0.02
-KL_LIMIT = 2.0
+# Fitted by benchmarks/monitor to five seeds, and frozen.
+UNLIKELY_LIMIT = 0.12
 
 # What a collapse is.
 _REWARD_FALL, _MOST_INVALID = 0.1, 0.2
@@ -39,11 +38,15 @@ class Diagnostics(NamedTuple):
 
   Attributes:
     step: of the run.
+    unlikely: share of rollouts less probable for the reference than 95% of its
+      own.
     kl: KL(policy || reference), nats a sequence.
-    outside: share of rollout tokens outside the pairs' support.
+    outside: share of rollout tokens outside the pairs' support; told, not
+      judged by.
   """
 
   step: int
+  unlikely: float
   kl: float
   outside: float
 
@@ -64,40 +67,39 @@ class Verdict(NamedTuple):
 
 
 def verdict(
-  history: Sequence[Diagnostics],
-  *,
-  outside_rise: float = OUTSIDE_RISE,
-  kl_limit: float = KL_LIMIT,
+  history: Sequence[Diagnostics], *, unlikely_limit: float = UNLIKELY_LIMIT
 ) -> Verdict:
   """Judges a run by its evaluations so far.
 
   Args:
     history: in the order of steps, the start first.
-    outside_rise: share of tokens, > 0.
-    kl_limit: nats a sequence, > 0.
+    unlikely_limit: share of rollouts, in (0, 1).
 
   Raises:
-    ValueError: history is empty, out of order, or an outside share is nan.
+    ValueError: history is empty or out of order, or a share is nan.
   """
   _check(history)
-  start = history[0].outside
   losing = [
-    not np.isfinite(e.kl)
-    or (e.kl > kl_limit and e.outside - start > outside_rise)
-    for e in history[1:]
+    not np.isfinite(e.kl) or e.unlikely > unlikely_limit for e in history[1:]
   ]
   first = len(history)
   while first > 1 and losing[first - 2]:
     first -= 1
-  if first == len(history):
-    return Verdict(None, None, _kept(history))
-  since, before, now = history[first], history[first - 1], history[-1]
-  text = (
-    f"coverage is being lost since step {since.step}: raise kl_coef or stop at "
-    f"step {before.step} ({now.outside:.1%} of rollout tokens are outside the "
-    f"pairs' support, {start:.1%} at the start; KL {now.kl:.1f} nats)"
+  now = history[-1]
+  found = (
+    f"({now.unlikely:.1%} of rollouts are less probable for the reference than "
+    f"95% of its own, {now.outside:.1%} of their tokens outside the pairs' "
+    f"support; KL {now.kl:.1f} nats)"
   )
-  return Verdict(since.step, before.step, text)
+  if first == len(history):
+    text = f"coverage is kept up to step {now.step} {found}"
+    return Verdict(None, None, text)
+  since, before = history[first].step, history[first - 1].step
+  text = (
+    f"coverage is being lost since step {since}: raise kl_coef or stop at step "
+    f"{before} {found}"
+  )
+  return Verdict(since, before, text)
 
 
 def collapse(
@@ -136,15 +138,6 @@ def collapse(
   return int(steps[int(bad.argmax())]) if bad.any() else None
 
 
-def _kept(history: Sequence[Diagnostics]) -> str:
-  now, start = history[-1], history[0]
-  return (
-    f"coverage is kept up to step {now.step} ({now.outside:.1%} of rollout "
-    f"tokens are outside the pairs' support, {start.outside:.1%} at the start; "
-    f"KL {now.kl:.1f} nats)"
-  )
-
-
 def _check(history: Sequence[Diagnostics]) -> None:
   if not history:
     raise ValueError("history: expected at least one evaluation, got none")
@@ -152,5 +145,5 @@ def _check(history: Sequence[Diagnostics]) -> None:
   if any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
     raise ValueError(f"history: expected rising steps, got {steps}")
   for entry in history:
-    if np.isnan(entry.outside):
-      raise ValueError(f"history: expected a share outside, got {entry}")
+    if np.isnan(entry.unlikely):
+      raise ValueError(f"history: expected shares, got {entry}")

@@ -1,29 +1,22 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Calibrates the coverage monitor, and judges it on seeds that it never saw.
+"""Runs that the coverage monitor is calibrated and judged on.
 
-    python -m benchmarks.monitor --seeds=0,1,2,3,4
-    python -m benchmarks.monitor --seeds=21,22,23,24,25,26,27,28,29,30
-
-Runs of several kinds on each seed, each a file under runs/monitor/<seed>/cells
-that holds what the monitor sees of a run and, apart from it, what became of the
-run; a stopped benchmark goes on where it was. Thresholds are fitted to the
-first seeds, and frozen in hypo_jax/coverage/monitor.py; the page
-docs/results/monitor.md judges those on the others.
+A seed's kinds start from the same reference. A cell is a file that holds what
+the monitor may see of a run and, apart from it, what became of the run; a
+stopped benchmark goes on where it was.
 """
 
 import json
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from absl import app, flags, logging
+import numpy as np
 
 from benchmarks import trial
-from hypo_jax import compilations
 from hypo_jax.checkpoint import write_json
 from hypo_jax.coverage import monitor
-
-_SEEDS = flags.DEFINE_list("seeds", "0,1,2,3,4", "Which seeds are run.")
 
 FOLDER = trial.ROOT / "runs" / "monitor"
 CALIBRATION = ("0", "1", "2", "3", "4")
@@ -64,16 +57,9 @@ INPUTS = (
   "distinct_ngrams",
 )
 OUTCOME = ("step", "reward_mean", "invalid_rate")
-# Evaluations that a run still gets after it collapsed.
-_AFTER = 3
-
-
-def main(argv: list[str]) -> None:
-  del argv
-  logging.set_verbosity(logging.WARNING)  # Orbax tells every save.
-  compilations.keep_programs()
-  for seed in _SEEDS.value:
-    run_seed(seed, FOLDER / seed)
+# A run ends early once its reward has been this far below its highest for so
+# many evaluations.
+_GONE, _GONE_FOR = 0.2, 3
 
 
 def run_seed(seed: str, folder: pathlib.Path) -> None:
@@ -99,7 +85,7 @@ def run_cell(world: trial.World, kind: str, path: pathlib.Path) -> None:
   for entry in world.measurements(KINDS[kind]):
     seen.append({name: entry[name] for name in INPUTS})
     outcome.append({name: entry[name] for name in OUTCOME})
-    if collapse_step(outcome[:-_AFTER]) is not None:
+    if is_gone([entry["reward_mean"] for entry in outcome]):
       break
   path.parent.mkdir(exist_ok=True)
   write_json(path, {"inputs": seen, "outcome": outcome})
@@ -116,6 +102,12 @@ def cell_path(folder: pathlib.Path, kind: str) -> pathlib.Path:
   return folder / "cells" / f"{name}.json"
 
 
+def is_gone(rewards: list[float]) -> bool:
+  """Whether a run with these validation rewards has no way back."""
+  fallen = np.maximum.accumulate(rewards) - rewards
+  return len(rewards) > _GONE_FOR and bool((fallen[-_GONE_FOR:] > _GONE).all())
+
+
 def collapse_step(outcome: list[dict[str, Any]]) -> int | None:
   """Returns the step at which a run collapsed, by its outcome."""
   steps, rewards, invalid = (
@@ -124,9 +116,47 @@ def collapse_step(outcome: list[dict[str, Any]]) -> int | None:
   return monitor.collapse(steps, rewards, invalid)
 
 
-def read_cell(path: pathlib.Path) -> dict[str, Any]:
-  return json.loads(path.read_text())
+class Run(NamedTuple):
+  """A finished run.
+
+  Attributes:
+    kind: of KINDS.
+    seed: its world's.
+    history: what the monitor may see, one entry an evaluation.
+    rewards: validation rewards of the same evaluations.
+    collapse: the step at which it collapsed, or None.
+    lasting: whether it is still collapsed at its end.
+  """
+
+  kind: str
+  seed: str
+  history: list[dict[str, Any]]
+  rewards: list[float]
+  collapse: int | None
+  lasting: bool
 
 
-if __name__ == "__main__":
-  app.run(main)
+def as_run(
+  kind: str,
+  seed: str,
+  inputs: list[dict[str, Any]],
+  outcome: list[dict[str, Any]],
+) -> Run:
+  """Returns the run that a cell holds."""
+  rewards = [entry["reward_mean"] for entry in outcome]
+  # Its last evaluation alone, after one with the highest reward.
+  ends = ([max(rewards), rewards[-1]], [0.0, outcome[-1]["invalid_rate"]])
+  lasting = monitor.collapse([0, 1], *ends) is not None
+  return Run(kind, seed, inputs, rewards, collapse_step(outcome), lasting)
+
+
+def read_runs(seeds: Sequence[str]) -> list[Run]:
+  """Returns the runs that exist of these seeds, by kind and seed."""
+  found = []
+  for kind in KINDS:
+    for seed in seeds:
+      path = cell_path(FOLDER / seed, kind)
+      if path.exists():
+        cell = json.loads(path.read_text())
+        found.append(as_run(kind, seed, cell["inputs"], cell["outcome"]))
+  return found

@@ -1,0 +1,174 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""docs/results/monitor.md: what the monitor's threshold rests on, and holds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.monitor import rules
+from benchmarks.monitor.cells import CALIBRATION, JUDGED, KINDS, Run
+from hypo_jax import diagnostics
+from hypo_jax.coverage import monitor
+from hypo_jax.statistics import wilson_interval
+
+_CHOSEN = "unlikely rollouts"
+
+
+def make_page(calibration: Sequence[Run], judged: Sequence[Run]) -> str:
+  """Returns the Markdown page of the runs that exist."""
+  parts = [
+    "# The coverage monitor",
+    "",
+    f"`python -m benchmarks.monitor --seeds={','.join(CALIBRATION)}`, then "
+    f"`--seeds={','.join(JUDGED)}`, on the default's world. A run collapses at "
+    "its first evaluation (128 validation prompts, 4 completions each) with a "
+    "reward 0.1 below its highest so far, or more than 20% of its completions "
+    "invalid; the collapse passes if the run's last evaluation is neither. The "
+    "monitor sees no reward, no judge and no method's name. It is in time if "
+    "it warns at the evaluation of the collapse at the latest; the lead is "
+    "counted from the warning to the collapse.",
+    "",
+    *_calibration(calibration),
+  ]
+  if judged:
+    parts += ["", *_judged(judged)]
+  return "\n".join(parts) + "\n"
+
+
+def warns(run: Run) -> np.ndarray:
+  """Returns bool [n]: the evaluations at which the monitor warns, live."""
+  found = [
+    diagnostics.coverage_verdict(run.history[: i + 1])["coverage_lost_since"]
+    for i in range(len(run.history))
+  ]
+  return np.array([since is not None for since in found])
+
+
+def _calibration(runs: Sequence[Run]) -> list[str]:
+  fits = {n: rules.fit(s, runs) for n, s in rules.STATISTICS.items()}
+  frozen = monitor.UNLIKELY_LIMIT
+  lines = [
+    f"## Calibration: {_counted(runs)} on seeds {', '.join(CALIBRATION)}",
+    "",
+    "Each statistic warns above a threshold half-way between the largest value "
+    "in a run that doesn't collapse and the smallest of the largest values up "
+    "to a lasting collapse; where the first is above the second, no threshold "
+    "tells the two apart. Precision: runs that collapsed, of those warned of. "
+    "Recall: runs warned of in time, of those that collapsed. Leads are "
+    "medians.",
+    "",
+    "| statistic | quiet up to | loud from | threshold | precision | recall | "
+    "lead, evaluations | lead, steps |",
+    "|---|---|---|---|---|---|---|---|",
+  ]
+  for name, found in fits.items():
+    statistic = rules.STATISTICS[name]
+    watched = [
+      rules.watch(run, statistic(run) > found.threshold) for run in runs
+    ]
+    bold = "**" if name == _CHOSEN else ""
+    row = [bold + name + bold]
+    row += [f"{x:.3g}" for x in (found.quiet, found.loud, found.threshold)]
+    row += _scored(rules.score(watched))
+    lines.append(_row(row))
+  return [
+    *lines,
+    "",
+    f"Frozen: more than {frozen:.1%} of rollouts less probable for the "
+    f"reference than 95% of its own (fitted: {fits[_CHOSEN].threshold:.1%}).",
+  ]
+
+
+def _judged(runs: Sequence[Run]) -> list[str]:
+  seeds = sorted({run.seed for run in runs}, key=int)
+  watched = [rules.watch(run, warns(run)) for run in runs]
+  total = rules.score(watched)
+  lines = [
+    f"## Judged: {_counted(runs)} on seeds {', '.join(seeds)}",
+    "",
+    f"{_share('Precision', total.rightly, total.warned)}; "
+    f"{_share('recall', total.in_time, total.collapsed)}; "
+    f"{_share('recall of lasting collapses', *_lasting(watched))} (95% "
+    "intervals as if runs were independent, which kinds of one seed are not). "
+    f"{_leads(total)}",
+    "",
+    "| kind | runs | collapsed | of them passing | warned of in time | too "
+    "late | not at all | warned of without collapse | lead, evaluations | "
+    "lead, steps | reward given up |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
+  ]
+  for kind in KINDS:
+    own = [w for w in watched if w.run.kind == kind]
+    if not own:
+      continue
+    found = rules.score(own)
+    outcomes = [w.outcome for w in own]
+    passing = [w for w in own if w.run.collapse and not w.run.lasting]
+    row = [kind, len(own), found.collapsed, len(passing)]
+    row += [outcomes.count(o) for o in ("in time", "late", "missed", "false")]
+    row += [_spread(found.leads), _spread(found.lead_steps)]
+    row += [_spread([given_up(w) for w in own if w.at is not None], ".2f")]
+    lines.append(_row(map(str, row)))
+  return [
+    *lines,
+    "",
+    "Leads are medians, lowest to highest. Reward given up: the highest "
+    "validation reward of the run minus that of the evaluation before the "
+    "warning, where the monitor says to stop.",
+  ]
+
+
+def given_up(watched: rules.Warned) -> float:
+  """Returns how far the advised stop's reward is below the run's highest."""
+  rewards = watched.run.rewards
+  return max(rewards) - rewards[max(watched.at - 1, 0)]
+
+
+def _lasting(watched: Sequence[rules.Warned]) -> tuple[int, int]:
+  own = [w for w in watched if w.run.lasting]
+  return sum(w.outcome == "in time" for w in own), len(own)
+
+
+def _counted(runs: Sequence[Run]) -> str:
+  collapsed = sum(run.collapse is not None for run in runs)
+  return f"{len(runs)} runs, {collapsed} of them collapse,"
+
+
+def _scored(found: rules.Score) -> list[str]:
+  return [
+    f"{found.rightly} of {found.warned}",
+    f"{found.in_time} of {found.collapsed}",
+    f"{np.median(found.leads):g}" if found.leads else "",
+    f"{np.median(found.lead_steps):g}" if found.lead_steps else "",
+  ]
+
+
+def _share(name: str, part: int, whole: int) -> str:
+  if not whole:
+    return f"{name}: none of none"
+  low, high = wilson_interval(part / whole, whole)
+  return (
+    f"{name} {part} of {whole}: {part / whole:.2f} ({low:.2f} to {high:.2f})"
+  )
+
+
+def _leads(found: rules.Score) -> str:
+  if not found.leads:
+    return "No run was warned of rightly."
+  return (
+    f"Lead of those warned of rightly: {_spread(found.leads)} evaluations, "
+    f"{_spread(found.lead_steps)} steps (median, lowest to highest)."
+  )
+
+
+def _spread(values: Sequence[float], form: str = "g") -> str:
+  if not values:
+    return ""
+  numbers = (np.median(values), min(values), max(values))
+  middle, low, high = (f"{x:{form}}" for x in numbers)
+  return f"{middle} ({low} to {high})"
+
+
+def _row(cells) -> str:
+  return "| " + " | ".join(cells) + " |"
