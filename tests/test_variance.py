@@ -93,6 +93,18 @@ def test_a_prompts_gradient_is_summed_over_prompts_by_form(k):
     np.testing.assert_allclose(difference.total, found.total - last, atol=1e-5)
 
 
+def test_at_the_reference_every_draw_is_0():
+  model = Model(CONFIG)
+  params = model.init(jax.random.key(0))
+  forms = [f for f in variance.FORMS if f.samples_per_prompt == 2]
+  own, _ = variance.make_moments(model, forms)(
+    params, params, random_rows(num_prompts=3, k=2)
+  )
+  assert len(own) == 5
+  for found in own:
+    assert found.squares < 1e-10
+
+
 def test_a_section_takes_the_place_of_its_like():
   page = "# Page\n\nTop.\n\n## One\n\nold\n\n## Two\n\nstays\n"
   found = trial.with_section(page, "## One\n\nnew\n")

@@ -61,7 +61,7 @@ def plot(report: Report, found: list[Bin]) -> Plot:
     lower.set_xlim(0.49, 1.01)
     upper.set_ylim(min(0.45, *low) - 0.02, 1.02)
     handles = [
-      marker(style, "held-out pairs, 95% interval"),
+      marker(style, "held-out pairs, 95% interval", marker="o"),
       marker("muted", "calibrated", marker="", ls=(0, (2, 3)), lw=1.0),
     ]
     legend(figure, handles, 1 if narrow else 2)
