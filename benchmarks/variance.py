@@ -12,7 +12,8 @@ of one prompt's over the number of prompts; its trace is estimated from the
 gradients of all prompts of many batches, its error by the jackknife over these.
 
 At the reference itself all are 0 in every draw, up to rounding: so are the
-log-ratios, and the token KL is smallest there. The section goes to docs/results/estimators.md.
+log-ratios, and the token KL is smallest there. The section goes to
+docs/results/estimators.md.
 """
 
 import statistics
@@ -334,8 +335,8 @@ def summary(
     "covariance of the KL's gradient over batches of 64 rollouts, of 64 / k "
     f"prompts, on the default's model; ± is one standard error, from "
     f"{_BLOCKS.value} batches. {norms}. At the reference itself all "
-    "are 0 in every draw, up to rounding. Seconds are of one CPU core, for drawing 64 rollouts "
-    "and for their gradient, medians of calls in turn. With the same rollouts, "
+    "are 0 in every draw, up to rounding. Seconds are of one CPU core, for "
+    "drawing 64 rollouts and for their gradient, medians of calls in turn. With the same rollouts, "
     "an estimator's mean gradient differs from that of the most exact one of "
     "its k by what chance makes of equal expectations: the squared difference "
     f"is {min(biases):.2f} to {max(biases):.2f} of that.",
