@@ -333,13 +333,13 @@ def summary(
     "",
     f"`python -m benchmarks.variance` (seed {_SEED.value}): trace of the "
     "covariance of the KL's gradient over batches of 64 rollouts, of 64 / k "
-    f"prompts, on the default's model; ± is one standard error, from "
-    f"{_BLOCKS.value} batches. {norms}. At the reference itself all "
-    "are 0 in every draw, up to rounding. Seconds are of one CPU core, for "
-    "drawing 64 rollouts and for their gradient, medians of calls in turn. With the same rollouts, "
-    "an estimator's mean gradient differs from that of the most exact one of "
-    "its k by what chance makes of equal expectations: the squared difference "
-    f"is {min(biases):.2f} to {max(biases):.2f} of that.",
+    "prompts, on the default's model; ± is one standard error, from "
+    f"{_BLOCKS.value} batches. {norms}. At the reference itself all are 0 in "
+    "every draw, up to rounding. Seconds are of one CPU core, for drawing 64 "
+    "rollouts and for their gradient, medians of calls in turn. With the same "
+    "rollouts, an estimator's mean gradient differs from that of the most "
+    "exact one of its k by what chance makes of equal expectations: the "
+    f"squared difference is {min(biases):.2f} to {max(biases):.2f} of that.",
     "",
     "| estimator | k | " + " | ".join(policies) + " | drawing | gradient |",
     "|---|---|" + "---|" * (len(policies) + 2),
