@@ -89,8 +89,10 @@ def test_a_prompts_gradient_is_summed_over_prompts_by_form(k):
   for form, found, difference in zip(forms, own, differences, strict=True):
     loss = variance.surrogate(model, form)
     whole = ravel_pytree(jax.grad(loss)(params, reference, rows))[0]
-    np.testing.assert_allclose(found.total / 3, whole, atol=1e-6)
-    np.testing.assert_allclose(difference.total, found.total - last, atol=1e-5)
+    np.testing.assert_allclose(found.total / 3, whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+      difference.total, found.total - last, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_at_the_reference_every_draw_is_0():
