@@ -52,11 +52,11 @@ def _calibration(runs: Sequence[Run]) -> list[str]:
     f"## Calibration: {_counted(runs)} on seeds {', '.join(CALIBRATION)}",
     "",
     "Each statistic warns above a threshold half-way between the largest value "
-    "in a run that doesn't collapse and the smallest of the largest values up "
-    "to a lasting collapse; where the first is above the second, no threshold "
-    "tells the two apart. Precision: runs that collapsed, of those warned of. "
-    "Recall: runs warned of in time, of those that collapsed. Leads are "
-    "medians.",
+    "in a run without a lasting collapse and the smallest of the largest "
+    "values up to a lasting one; where the first is above the second, no "
+    "threshold tells the two apart. Precision: runs that collapsed, of those "
+    "warned of. Recall: runs warned of in time, of those that collapsed. Leads "
+    "are medians.",
     "",
     "| statistic | quiet up to | loud from | threshold | precision | recall | "
     "lead, evaluations | lead, steps |",

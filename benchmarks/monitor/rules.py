@@ -61,8 +61,8 @@ class Fit(NamedTuple):
 
   Attributes:
     threshold: warns above it.
-    quiet: the largest value in a run that doesn't collapse.
-    loud: the smallest of the largest values up to a collapse.
+    quiet: the largest value in a run without a lasting collapse.
+    loud: the smallest of the largest values up to a lasting collapse.
   """
 
   threshold: float
@@ -74,10 +74,10 @@ def fit(statistic: Statistic, runs: Sequence[Run]) -> Fit:
   """Fits a threshold: half-way between quiet runs and collapsing ones.
 
   Where the two overlap it still lies half-way: between the largest value that
-  must not warn and the smallest that must. Runs whose collapse passes, which
-  the statistics may or may not see, decide nothing.
+  must not warn and the smallest that must. A run whose collapse passes counts
+  as quiet: nobody would have wanted to stop it.
   """
-  quiet = max(np.nanmax(statistic(r)) for r in runs if r.collapse is None)
+  quiet = max(np.nanmax(statistic(r)) for r in runs if not r.lasting)
   loud = min(np.nanmax(statistic(r)[: _end(r)]) for r in runs if r.lasting)
   return Fit(float((quiet + loud) / 2), float(quiet), float(loud))
 
