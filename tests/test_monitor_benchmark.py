@@ -97,7 +97,8 @@ def test_the_reward_given_up_is_counted_from_the_advised_stop():
 def test_the_page_counts_by_kind():
   hypo = KEPT._replace(kind="HyPO")
   text = page.make_page([GONE, KEPT], [GONE, PASSING, hypo])
-  assert "Judged: 3 runs, 2 of them collapse" in text
+  assert "Judged: 3 runs on seeds 0, of which 2 collapse, 1 lastingly" in text
+  assert "| **unlikely rollouts** | 0.08 | 0.5 | yes | 0.29 | 1 of 1 |" in text
   assert "Precision 1 of 1: 1.00 (0.21 to 1.00)" in text
   assert "recall 1 of 2: 0.50" in text
   rows = {line.split(" | ")[0]: line for line in text.splitlines()}

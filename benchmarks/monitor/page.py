@@ -49,7 +49,7 @@ def _calibration(runs: Sequence[Run]) -> list[str]:
   fits = {n: rules.fit(s, runs) for n, s in rules.STATISTICS.items()}
   frozen = monitor.UNLIKELY_LIMIT
   lines = [
-    f"## Calibration: {_counted(runs)} on seeds {', '.join(CALIBRATION)}",
+    f"## Calibration: {_counted(runs)}",
     "",
     "Each statistic warns above a threshold half-way between the largest value "
     "in a run without a lasting collapse and the smallest of the largest "
@@ -58,9 +58,9 @@ def _calibration(runs: Sequence[Run]) -> list[str]:
     "warned of. Recall: runs warned of in time, of those that collapsed. Leads "
     "are medians.",
     "",
-    "| statistic | quiet up to | loud from | threshold | precision | recall | "
-    "lead, evaluations | lead, steps |",
-    "|---|---|---|---|---|---|---|---|",
+    "| statistic | quiet up to | loud from | told apart | threshold | "
+    "precision | recall | lead, evaluations | lead, steps |",
+    "|---|---|---|---|---|---|---|---|---|",
   ]
   for name, found in fits.items():
     statistic = rules.STATISTICS[name]
@@ -69,7 +69,9 @@ def _calibration(runs: Sequence[Run]) -> list[str]:
     ]
     bold = "**" if name == _CHOSEN else ""
     row = [bold + name + bold]
-    row += [f"{x:.3g}" for x in (found.quiet, found.loud, found.threshold)]
+    row += [f"{found.quiet:.3g}", f"{found.loud:.3g}"]
+    row += ["yes" if found.quiet < found.loud else "no"]
+    row += [f"{found.threshold:.3g}"]
     row += _scored(rules.score(watched))
     lines.append(_row(row))
   return [
@@ -81,11 +83,10 @@ def _calibration(runs: Sequence[Run]) -> list[str]:
 
 
 def _judged(runs: Sequence[Run]) -> list[str]:
-  seeds = sorted({run.seed for run in runs}, key=int)
   watched = [rules.watch(run, warns(run)) for run in runs]
   total = rules.score(watched)
   lines = [
-    f"## Judged: {_counted(runs)} on seeds {', '.join(seeds)}",
+    f"## Judged: {_counted(runs)}",
     "",
     f"{_share('Precision', total.rightly, total.warned)}; "
     f"{_share('recall', total.in_time, total.collapsed)}; "
@@ -132,7 +133,12 @@ def _lasting(watched: Sequence[rules.Warned]) -> tuple[int, int]:
 
 def _counted(runs: Sequence[Run]) -> str:
   collapsed = sum(run.collapse is not None for run in runs)
-  return f"{len(runs)} runs, {collapsed} of them collapse,"
+  lasting = sum(run.lasting for run in runs)
+  seeds = ", ".join(sorted({run.seed for run in runs}, key=int))
+  return (
+    f"{len(runs)} runs on seeds {seeds}, of which {collapsed} collapse, "
+    f"{lasting} lastingly"
+  )
 
 
 def _scored(found: rules.Score) -> list[str]:
