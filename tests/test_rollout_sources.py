@@ -162,6 +162,9 @@ class Log:
   def write(self, step, metrics):
     pass
 
+  def write_evaluation(self, step, entry):
+    pass
+
   def close(self):
     pass
 
