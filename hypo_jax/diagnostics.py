@@ -135,8 +135,9 @@ def _monitored(history: list[dict[str, Any]]) -> list[monitor.Diagnostics]:
   return [
     monitor.Diagnostics(
       step=e["step"],
-      unlikely=e["ref_unlikely_rollouts"],
+      ref_log_prob=e["ref_log_prob_per_token"],
       kl=e["kl_rao_blackwell"],
+      unlikely=e["ref_unlikely_rollouts"],
       outside=e["outside_support"],
     )
     for e in history

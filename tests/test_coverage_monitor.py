@@ -100,29 +100,29 @@ def test_effective_sample_share_by_hand():
 
 
 def run(*entries):
-  """A history of (step, unlikely, KL)."""
-  return [Diagnostics(*entry, outside=0.02) for entry in entries]
+  """A history of (step, log-prob a token, KL)."""
+  return [Diagnostics(*entry, unlikely=0.15, outside=0.02) for entry in entries]
 
 
 def test_verdict_names_the_step_and_where_to_stop():
-  history = run((0, 0.05, 0), (35, 0.1, 1.9), (40, 0.3, 2.5), (50, 0.4, 4))
+  history = run((0, -1, 0), (35, -1.05, 1.9), (40, -1.4, 2.5), (50, -1.8, 4))
   said = monitor.verdict(history)
   assert (said.lost_since, said.stop_at) == (40, 35)
   assert said.text.startswith(
     "coverage is being lost since step 40: raise kl_coef or stop at step 35"
   )
-  assert "(40.0% of rollouts are less probable" in said.text
+  assert "-1.80 nats a token, -1.00 at the start; 15.0% of them" in said.text
   assert "2.0% of their tokens outside" in said.text and "KL 4.0" in said.text
 
 
 @pytest.mark.parametrize(
   "history",
   [
-    run((0, 0.05, 0.0)),
-    run((0, 0.05, 0.0), (10, 0.06, 9.0)),  # far, but within what it says
-    run((0, 0.05, 0.0), (10, 0.5, 9.0), (20, 0.06, 1.0)),  # came back
-    # The first evaluation is the reference itself, however small its sample.
-    run((0, 0.5, 0.0)),
+    run((0, -1.0, 0.0)),
+    run((0, -1.0, 0.0), (10, -1.01, 9.0)),  # far, but within what it says
+    run((0, -1.0, 0.0), (10, -0.4, 9.0)),  # of what it says, the likeliest
+    run((0, -1.0, 0.0), (10, -2.0, 9.0), (20, -1.0, 1.0)),  # came back
+    run((0, -9.0, 0.0), (10, -9.05, 1.0)),
   ],
 )
 def test_verdict_is_silent(history):
@@ -132,19 +132,21 @@ def test_verdict_is_silent(history):
 
 
 def test_verdict_counts_the_last_stretch_only():
-  history = run(*((s, u, 1.0) for s, u in enumerate([0, 0.9, 0, 0.9, 0.9])))
+  history = run(*((s, -u, 1.0) for s, u in enumerate([1, 3, 1, 3, 3])))
   assert monitor.verdict(history)[:2] == (3, 2)
 
 
-@pytest.mark.parametrize("kl", [np.nan, np.inf])
-def test_a_kl_that_is_not_finite_is_a_loss(kl):
-  assert monitor.verdict(run((0, 0, 0), (5, 0, kl)))[:2] == (5, 0)
+@pytest.mark.parametrize(
+  ("log_prob", "kl"), [(-1, np.nan), (-1, np.inf), (np.nan, 1), (-np.inf, 1)]
+)
+def test_numbers_that_are_not_finite_are_a_loss(log_prob, kl):
+  assert monitor.verdict(run((0, -1, 0), (5, log_prob, kl)))[:2] == (5, 0)
 
 
 def test_verdict_takes_its_threshold():
-  history = run((0, 0.05, 0.0), (10, 0.10, 1.0))
-  assert monitor.verdict(history, unlikely_limit=0.09).lost_since == 10
-  assert monitor.verdict(history, unlikely_limit=0.1).lost_since is None
+  history = run((0, -1.0, 0.0), (10, -1.25, 1.0))
+  assert monitor.verdict(history, fall_limit=0.2).lost_since == 10
+  assert monitor.verdict(history, fall_limit=0.25).lost_since is None
 
 
 def test_collapse_is_a_fall_or_too_many_invalid():
@@ -165,7 +167,7 @@ def test_collapse_is_a_fall_or_too_many_invalid():
     ),
     (
       lambda: monitor.verdict(run((0, np.nan, 0))),
-      "history: expected shares",
+      "history: expected a finite log-prob at the start",
     ),
     (lambda: monitor.collapse([0], [1.0, 2.0]), "expected 1 values, got 2"),
     (

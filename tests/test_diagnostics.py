@@ -100,24 +100,25 @@ def test_a_log_ratio_that_is_nan_leaves_no_effective_samples():
   assert found["effective_sample_share"] is None
 
 
-def entry(step, unlikely):
+def entry(step, log_prob):
   return {
     "step": step,
     "kl_rao_blackwell": 1.0,
     "outside_support": 0.01,
-    "ref_unlikely_rollouts": unlikely,
+    "ref_log_prob_per_token": log_prob,
+    "ref_unlikely_rollouts": 0.05,
   }
 
 
 def test_a_loss_is_warned_of_once_when_it_begins():
-  start = entry(0, 0.05)
-  history = [start, entry(5, 0.9)]
+  start = entry(0, -1.0)
+  history = [start, entry(5, -2.0)]
   warned = diagnostics.coverage_warning(history)
   found = diagnostics.coverage_verdict(history)
   assert found["coverage_lost_since"] == 5
   assert warned == f"warning: {found['coverage_verdict']}"
   assert "being lost since step 5" in warned
-  assert diagnostics.coverage_warning([*history, entry(9, 0.9)]) is None
+  assert diagnostics.coverage_warning([*history, entry(9, -2.0)]) is None
   assert diagnostics.coverage_warning([start]) is None
-  found = diagnostics.coverage_verdict([*history, entry(9, 0.05)])
+  found = diagnostics.coverage_verdict([*history, entry(9, -1.0)])
   assert found["coverage_lost_since"] is None

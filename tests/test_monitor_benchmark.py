@@ -14,7 +14,8 @@ STEPS = (0, 10, 20, 30)
 def run(unlikely, rewards, invalid=(0.0,) * 4, kind="DPO"):
   blank = dict.fromkeys(cells.INPUTS, 0.5)
   history = [
-    blank | {"step": s, "ref_unlikely_rollouts": u}
+    blank
+    | {"step": s, "ref_unlikely_rollouts": u, "ref_log_prob_per_token": -u}
     for s, u in zip(STEPS, unlikely, strict=True)
   ]
   outcome = [
@@ -83,9 +84,9 @@ def test_scores_count_runs():
 
 
 def test_what_warns_live_is_an_evaluation_at_a_time():
-  limit = monitor.UNLIKELY_LIMIT
-  values = (0.05, limit + 0.01, limit - 0.01, limit + 0.01)
-  found = page.warns(run(values, (0.0,) * 4))
+  limit = monitor.FALL_LIMIT
+  falls = (0.0, limit + 0.01, limit - 0.01, limit + 0.01)
+  found = page.warns(run(falls, (0.0,) * 4))
   assert found.tolist() == [False, True, False, True]
 
 
@@ -98,7 +99,8 @@ def test_the_page_counts_by_kind():
   hypo = KEPT._replace(kind="HyPO")
   text = page.make_page([GONE, KEPT], [GONE, PASSING, hypo])
   assert "Judged: 3 runs on seeds 0, of which 2 collapse, 1 lastingly" in text
-  assert "| **unlikely rollouts** | 0.08 | 0.5 | yes | 0.29 | 1 of 1 |" in text
+  name = "fall of the reference's log-prob a token"
+  assert f"| **{name}** | 0.03 | 0.45 | yes | 0.24 | 1 of 1 |" in text
   assert "Precision 1 of 1: 1.00 (0.21 to 1.00)" in text
   assert "recall 1 of 2: 0.50" in text
   rows = {line.split(" | ")[0]: line for line in text.splitlines()}

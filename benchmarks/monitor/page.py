@@ -12,7 +12,7 @@ from hypo_jax import diagnostics
 from hypo_jax.coverage import monitor
 from hypo_jax.statistics import wilson_interval
 
-_CHOSEN = "unlikely rollouts"
+_CHOSEN = "fall of the reference's log-prob a token"
 
 
 def make_page(calibration: Sequence[Run], judged: Sequence[Run]) -> str:
@@ -47,7 +47,6 @@ def warns(run: Run) -> np.ndarray:
 
 def _calibration(runs: Sequence[Run]) -> list[str]:
   fits = {n: rules.fit(s, runs) for n, s in rules.STATISTICS.items()}
-  frozen = monitor.UNLIKELY_LIMIT
   lines = [
     f"## Calibration: {_counted(runs)}",
     "",
@@ -77,8 +76,9 @@ def _calibration(runs: Sequence[Run]) -> list[str]:
   return [
     *lines,
     "",
-    f"Frozen: more than {frozen:.1%} of rollouts less probable for the "
-    f"reference than 95% of its own (fitted: {fits[_CHOSEN].threshold:.1%}).",
+    "The monitor takes the one that tells the two apart with the largest ratio "
+    f"of loud to quiet. Frozen: {monitor.FALL_LIMIT:g} nats a token (fitted to "
+    f"these runs: {fits[_CHOSEN].threshold:.3f}).",
   ]
 
 

@@ -47,6 +47,7 @@ STATISTICS: dict[str, Statistic] = {
   "rise of tokens outside the pairs": _rise("outside_support"),
   "rise of unlikely tokens": _rise("ref_unlikely_tokens"),
   "unlikely rollouts": lambda run: column(run, "ref_unlikely_rollouts"),
+  "rise of unlikely rollouts": _rise("ref_unlikely_rollouts"),
   "fall of the reference's log-prob a token": _fall("ref_log_prob_per_token"),
   "-log of the effective sample share": lambda run: (
     -np.log(column(run, "effective_sample_share"))

@@ -5,18 +5,20 @@
 The monitor sees what every run has: no method's name, no reward, no judge.
 Coverage is *being lost* at an evaluation where
 
-    unlikely > UNLIKELY_LIMIT
+    ref_log_prob(start) - ref_log_prob > FALL_LIMIT
 
-unlikely being the share of rollouts that are less probable for the reference
-than 95% of its own: of the policy's mass, what lies where the reference, and so
-the pairs drawn from it, hardly go. It is 5% at the start. Coverage is *lost
-since* the first evaluation of the last unbroken stretch of such ones that goes
-on to the end: what came back is not held against a run. A KL that is not finite
-is a loss.
+ref_log_prob being the mean log-prob of a rollout's token under the reference.
+KL(policy || reference) is the policy's cross-entropy to the reference minus its
+entropy, so it grows in two ways. A policy that says less of what the reference
+says has less entropy, and stays where the reference, and so pairs drawn from
+it, go; HyPO's does. One that says what the reference hardly says has more
+cross-entropy, and no pair holds that. Only the second is a loss, and only it
+moves this statistic. Coverage is *lost since* the first evaluation of the last
+unbroken stretch of such ones that goes on to the end: what came back is not
+held against a run. A KL that is not finite is a loss.
 
-The KL itself would not do: a policy can be far from the reference and still
-within what it says, as HyPO's is. What was tried, and how early and how rightly
-the rule warns on runs that it was not fitted to, is in docs/results/monitor.md.
+What else was tried, and how early and how rightly the rule warns on runs that
+it was not fitted to, is in docs/results/monitor.md.
 
 `collapse` is what the monitor is judged by, and may see rewards.
 """
@@ -26,8 +28,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Fitted by benchmarks/monitor to five seeds, and frozen.
-UNLIKELY_LIMIT = 0.13
+# Nats a token. Fitted by benchmarks/monitor, on other seeds than it is judged
+# on.
+FALL_LIMIT = 0.09
 
 # What a collapse is.
 _REWARD_FALL, _MOST_INVALID = 0.1, 0.2
@@ -36,18 +39,21 @@ _REWARD_FALL, _MOST_INVALID = 0.1, 0.2
 class Diagnostics(NamedTuple):
   """One evaluation of a run, as the monitor sees it.
 
+  The last two are told, not judged by.
+
   Attributes:
     step: of the run.
+    ref_log_prob: mean log-prob of a rollout's token under the reference, nats.
+    kl: KL(policy || reference), nats a sequence.
     unlikely: share of rollouts less probable for the reference than 95% of its
       own.
-    kl: KL(policy || reference), nats a sequence.
-    outside: share of rollout tokens outside the pairs' support; told, not
-      judged by.
+    outside: share of rollout tokens outside the pairs' support.
   """
 
   step: int
-  unlikely: float
+  ref_log_prob: float
   kl: float
+  unlikely: float
   outside: float
 
 
@@ -67,29 +73,32 @@ class Verdict(NamedTuple):
 
 
 def verdict(
-  history: Sequence[Diagnostics], *, unlikely_limit: float = UNLIKELY_LIMIT
+  history: Sequence[Diagnostics], *, fall_limit: float = FALL_LIMIT
 ) -> Verdict:
   """Judges a run by its evaluations so far.
 
   Args:
     history: in the order of steps, the start first.
-    unlikely_limit: share of rollouts, in (0, 1).
+    fall_limit: nats a token, > 0.
 
   Raises:
-    ValueError: history is empty or out of order, or a share is nan.
+    ValueError: history is empty or out of order, or its start's log-prob is not
+      finite.
   """
   _check(history)
+  start, now = history[0].ref_log_prob, history[-1]
   losing = [
-    not np.isfinite(e.kl) or e.unlikely > unlikely_limit for e in history[1:]
+    not (np.isfinite(e.kl) and start - e.ref_log_prob <= fall_limit)
+    for e in history[1:]
   ]
   first = len(history)
   while first > 1 and losing[first - 2]:
     first -= 1
-  now = history[-1]
   found = (
-    f"({now.unlikely:.1%} of rollouts are less probable for the reference than "
-    f"95% of its own, {now.outside:.1%} of their tokens outside the pairs' "
-    f"support; KL {now.kl:.1f} nats)"
+    f"(log-prob of rollouts under the reference {now.ref_log_prob:.2f} nats a "
+    f"token, {start:.2f} at the start; {now.unlikely:.1%} of them less "
+    f"probable than 95% of its own, {now.outside:.1%} of their tokens outside "
+    f"the pairs' support; KL {now.kl:.1f} nats)"
   )
   if first == len(history):
     text = f"coverage is kept up to step {now.step} {found}"
@@ -144,6 +153,7 @@ def _check(history: Sequence[Diagnostics]) -> None:
   steps = [e.step for e in history]
   if any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
     raise ValueError(f"history: expected rising steps, got {steps}")
-  for entry in history:
-    if np.isnan(entry.unlikely):
-      raise ValueError(f"history: expected shares, got {entry}")
+  if not np.isfinite(history[0].ref_log_prob):
+    raise ValueError(
+      f"history: expected a finite log-prob at the start, got {history[0]}"
+    )
