@@ -324,22 +324,20 @@ def summary(
     for row in rows.values()
     if row["bias"] is not None
   ]
-  norms = ", ".join(
-    f"{name}: KL gradient's norm {rows[FORMS[-1]]['norm']:.2f}"
-    for name, rows in found.items()
-  )
   lines = [
     "## Gradient variance and cost at equal tokens",
     "",
-    f"`python -m benchmarks.variance` (seed {_SEED.value}): trace of the "
-    "covariance of the KL's gradient over batches of 64 rollouts, of 64 / k "
-    "prompts, on the default's model; ± is one standard error, from "
-    f"{_BLOCKS.value} batches. {norms}. At the reference itself all are 0 in "
-    "every draw, up to rounding. Seconds are of one CPU core, for drawing 64 "
-    "rollouts and for their gradient, medians of calls in turn. With the same "
-    "rollouts, an estimator's mean gradient differs from that of the most "
-    "exact one of its k by what chance makes of equal expectations: the "
-    f"squared difference is {min(biases):.2f} to {max(biases):.2f} of that.",
+    f"`python -m benchmarks.variance --blocks={_BLOCKS.value}` (seed "
+    f"{_SEED.value}): trace of the covariance of the KL's gradient, over the "
+    "squared norm of its expectation, from batches of 64 rollouts, of 64 / k "
+    "prompts, on the default's model: at 9 the noise is three times as long as "
+    f"the gradient. ± is one standard error, over {_BLOCKS.value} batches. At "
+    "the reference itself all gradients are 0 in every draw, up to rounding. "
+    "Seconds are of CPU, for drawing 64 rollouts and for their gradient, "
+    "medians of calls in turn. With the same rollouts, an estimator's mean "
+    "gradient differs from that of the most exact one of its k by what chance "
+    "makes of equal expectations: the squared difference is "
+    f"{min(biases):.2f} to {max(biases):.2f} of that.",
     "",
     "| estimator | k | " + " | ".join(policies) + " | drawing | gradient |",
     "|---|---|" + "---|" * (len(policies) + 2),
@@ -347,8 +345,12 @@ def summary(
   for form in FORMS:
     cells = [form.name, str(form.samples_per_prompt)]
     for rows in found.values():
+      # The form with the least noise tells the norm best.
+      signal = min(rows.values(), key=lambda r: r["trace"])["norm"] ** 2
       row = rows[form]
-      cells.append(f"{row['trace']:.3g} ± {row['stderr']:.1g}")
+      cells.append(
+        f"{row['trace'] / signal:.1f} ± {row['stderr'] / signal:.1f}"
+      )
     cells += [f"{s:.3f}" for s in seconds[form]]
     lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
