@@ -75,6 +75,7 @@ def run_stage(
   traces: StepTraces | None = None,
   evaluate: Callable[[TrainState], dict[str, Any]] | None = None,
   evaluate_at: Container[int] = (),
+  on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
   checkpoint_every: int = 100,
   log_every: int = 10,
   draw_every: int = 1,
@@ -101,6 +102,8 @@ def run_stage(
     traces: which steps are traced; None for none.
     evaluate: returns a history entry; called at steps in `evaluate_at`.
     evaluate_at: steps, counted in updates done.
+    on_evaluation: called with the history after each evaluation, before it is
+      saved; for plots that grow while the stage runs.
     checkpoint_every: updates between checkpoints, beside the evaluations'.
     log_every: updates between logged steps.
     draw_every: updates that share one draw of rollouts.
@@ -144,6 +147,8 @@ def run_stage(
       entry = timer.between("evaluation", lambda: evaluate(state))
       history.append({"step": step, **entry})
       log.say(_describe(history[-1]))
+      if on_evaluation is not None:
+        on_evaluation(history)
     if saved:
       timer.between("checkpoint", lambda: checkpoints.save(state, history))
 

@@ -99,6 +99,18 @@ def test_metrics_and_evaluations_come_at_their_steps(tmp_path):
   assert all(row["tokens_per_second"] > 0 for _, row in log.rows)
 
 
+def test_an_evaluation_is_told_when_it_is_made_and_not_on_resuming(tmp_path):
+  told = []
+
+  def tell(history):
+    told.append([entry["step"] for entry in history])
+
+  run(tmp_path, 0.5, num_steps=5, on_evaluation=tell)
+  assert told == [[0]]
+  run(tmp_path, 0.5, num_steps=9, on_evaluation=tell)
+  assert told == [[0], [0, 7]]
+
+
 def parts(row):
   return {
     p: row[f"{p}_seconds"] for p in timing.PHASES if f"{p}_seconds" in row

@@ -1,0 +1,185 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The notebooks: without outputs, and run from top to bottom in a kernel.
+
+Each is run as it lies there but for its settings cell, with QUICK and, for the
+real model, a tiny random one and made-up pairs.
+"""
+
+import json
+import os
+import pathlib
+import re
+
+import jax
+import nbclient
+import nbformat
+import pytest
+
+from hypo_jax import models
+from tests import kinds
+
+FOLDER = pathlib.Path(__file__).parents[1] / "colabs"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+KIND = "qwen2"
+
+
+def code_cells(notebook):
+  return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def cell(notebook, name):
+  (found,) = [c for c in notebook["cells"] if c["id"] == name]
+  return found
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_notebook_is_stripped_and_in_its_one_form(path):
+  text = path.read_text("utf-8")
+  notebook = json.loads(text)
+  nbformat.validate(notebook)
+  form = json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False)
+  assert text == form + "\n"
+  for code in code_cells(notebook):
+    assert code["outputs"] == [] and code["execution_count"] is None
+    assert code["metadata"] == {}
+  assert notebook["metadata"]["accelerator"] == "TPU"
+
+
+def test_there_are_three_that_install_alike():
+  notebooks = [json.loads(path.read_text("utf-8")) for path in PATHS]
+  assert len(notebooks) == 3
+  installs = ["".join(cell(n, "install")["source"]) for n in notebooks]
+  assert len(set(installs)) == 1
+  for notebook in notebooks:
+    assert code_cells(notebook)[0]["id"] == "install"
+    assert "QUICK = False  # @param" in "".join(
+      cell(notebook, "settings")["source"]
+    )
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  """Returns what runs a notebook with other settings, in a folder of its own.
+
+  Jobs, the kernel's connection file and IPython's profile go to that folder.
+  """
+  (tmp_path / "temporary").mkdir()
+  monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+  for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+    monkeypatch.setenv(name, str(tmp_path / name.lower()))
+  monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+
+  def run_notebook(name, **settings):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    form = cell(notebook, "settings")
+    for key, value in settings.items():
+      form["source"], count = re.subn(
+        rf"^{key} = .*(?=  # @param)",
+        f"{key} = {value!r}",
+        form["source"],
+        flags=re.M,
+      )
+      assert count == 1, f"{name}: one setting {key}"
+    nbclient.NotebookClient(
+      notebook,
+      timeout=300,
+      kernel_name="python3",
+      resources={"metadata": {"path": str(FOLDER)}},
+    ).execute()
+    assert all(code["execution_count"] for code in code_cells(notebook))
+    return notebook
+
+  return run_notebook
+
+
+def outputs(notebook, name):
+  return cell(notebook, name)["outputs"]
+
+
+def printed(notebook, name):
+  return "".join(o["text"] for o in outputs(notebook, name) if "text" in o)
+
+
+def pictures(notebook, name):
+  return sum("image/png" in o.get("data", {}) for o in outputs(notebook, name))
+
+
+def test_hypo_in_ten_minutes(run):
+  notebook = run("hypo_in_ten_minutes", QUICK=True)
+  for name in ("blind", "live", "mass", "lambda"):
+    assert pictures(notebook, name) == 1
+  (table,) = outputs(notebook, "samples")
+  assert "film:" in table["data"]["text/html"]
+
+
+def test_losses_in_your_model(run):
+  notebook = run("losses_in_your_model", QUICK=True)
+  differences = re.findall(
+    r"difference (\S+) nats", printed(notebook, "scoring")
+  )
+  assert len(differences) == 2 and max(map(float, differences)) < 1e-5
+  assert "total probability 1.00000" in printed(notebook, "enumeration")
+  biases = re.findall(
+    r"^(.+?) +bias (\S+)", printed(notebook, "estimators"), re.M
+  )
+  assert len(biases) == 8
+  for name in ("training", "picture"):
+    assert pictures(notebook, name) == 1
+
+
+@pytest.fixture
+def tiny_model(tmp_path):
+  """A folder as from the hub: random weights, a tokenizer, a chat template."""
+  config = models.TransformerConfig(
+    vocab_size=384,
+    num_layers=2,
+    width=16,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_width=16,
+    max_positions=64,
+  )
+  model, folder = models.Model(config), tmp_path / "model"
+  params = model.init(jax.random.key(0))
+  models.save(models.Policy(model.apply, params, config, None, model), folder)
+  kinds.write_folder(
+    folder, KIND, kinds.GOLDEN["templates"]["chatml"]["source"]
+  )
+  ends = {"eos_token_id": kinds.GOLDEN["kinds"][KIND]["eos_token_ids"]}
+  (folder / "generation_config.json").write_text(json.dumps(ends))
+  return folder
+
+
+@pytest.fixture
+def pairs(tmp_path):
+  path = tmp_path / "pairs.jsonl"
+  rows = [
+    {"prompt": f"Say {i}", "chosen": "yes", "rejected": "no"} for i in range(80)
+  ]
+  path.write_text("\n".join(map(json.dumps, rows)))
+  return path
+
+
+def test_real_model_lora_tpu(run, tiny_model, pairs, monkeypatch):
+  flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+  monkeypatch.setenv("XLA_FLAGS", flags)
+  notebook = run(
+    "real_model_lora_tpu",
+    QUICK=True,
+    MODEL=str(tiny_model),
+    PAIRS=str(pairs),
+    SPLIT="",
+    NUM_STEPS=2,
+  )
+  assert "mesh: data 1, fsdp 2, tensor 1" in printed(notebook, "mesh")
+  # An embedding [384, 16] is cut in two.
+  assert re.search(
+    r"embedding +\(384, 16\) +\(384, 8\)", printed(notebook, "mesh")
+  )
+  assert pictures(notebook, "pictures") >= 1
+  assert "Say" in outputs(notebook, "samples")[0]["data"]["text/html"]
+  exported = printed(notebook, "export")
+  for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
+    assert name in exported
