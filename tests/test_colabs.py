@@ -6,10 +6,12 @@ Each is run as it lies there but for its settings cell, with QUICK and, for the
 real model, a tiny random one and made-up pairs.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
 import re
+import sys
 
 import jax
 import nbclient
@@ -31,6 +33,16 @@ def code_cells(notebook):
 def cell(notebook, name):
   (found,) = [c for c in notebook["cells"] if c["id"] == name]
   return found
+
+
+def with_settings(source, **settings):
+  """Returns a cell with other values in its form."""
+  for name, value in settings.items():
+    source, count = re.subn(
+      rf"^{name} = .*(?=  # @param)", f"{name} = {value!r}", source, flags=re.M
+    )
+    assert count == 1, f"expected one setting {name}, got {count}"
+  return source
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -58,6 +70,69 @@ def test_there_are_three_that_install_alike():
     )
 
 
+class Shell:
+  """Stands for `subprocess`: notes commands, and makes what a clone would."""
+
+  def __init__(self):
+    self.commands = []
+
+  def run(self, command, *, check):
+    assert check
+    self.commands.append(command)
+    if command[:2] == ["git", "clone"]:
+      pathlib.Path(command[-1]).mkdir()
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+  """Returns what runs the install cell in an empty folder; gives commands."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, "path", [*sys.path])
+  notebook = json.loads(PATHS[0].read_text("utf-8"))
+  source = "".join(cell(notebook, "install")["source"])
+
+  def install_with(plugins=(), **settings):
+    shell = Shell()
+    monkeypatch.setitem(sys.modules, "subprocess", shell)
+    monkeypatch.setattr(
+      importlib.util, "find_spec", lambda name: name in plugins or None
+    )
+    exec(with_settings(source, **settings), {})
+    return shell.commands
+
+  return install_with
+
+
+@pytest.mark.parametrize(
+  ("plugins", "wanted"),
+  [
+    ((), "jax"),
+    (("libtpu",), "jax[tpu]"),
+    (("jax_cuda12_plugin",), "jax[cuda12]"),
+  ],
+)
+def test_what_is_installed_keeps_the_runtimes_accelerator(
+  install, tmp_path, plugins, wanted
+):
+  clone, pip = install(plugins, REPOSITORY="https://host/me/hypo_jax")
+  assert clone[:2] == ["git", "clone"] and "https://host/me/hypo_jax" in clone
+  assert pip[-3:] == ["-r", "requirements.txt", wanted]
+  assert pathlib.Path.cwd().parent == tmp_path and sys.path[0] == os.getcwd()
+
+
+def test_an_address_that_was_not_set_is_said_before_anything_is_run(install):
+  with pytest.raises(ValueError, match="REPOSITORY: expected the address"):
+    install()
+
+
+def test_in_a_clone_nothing_is_installed(install, tmp_path, monkeypatch):
+  (tmp_path / "run.py").touch()
+  (tmp_path / "colabs").mkdir()
+  monkeypatch.chdir(tmp_path / "colabs")
+  assert install() == []
+  assert pathlib.Path.cwd() == tmp_path
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
   """Returns what runs a notebook with other settings, in a folder of its own.
@@ -73,14 +148,7 @@ def run(tmp_path, monkeypatch):
   def run_notebook(name, **settings):
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     form = cell(notebook, "settings")
-    for key, value in settings.items():
-      form["source"], count = re.subn(
-        rf"^{key} = .*(?=  # @param)",
-        f"{key} = {value!r}",
-        form["source"],
-        flags=re.M,
-      )
-      assert count == 1, f"{name}: one setting {key}"
+    form["source"] = with_settings(form["source"], **settings)
     nbclient.NotebookClient(
       notebook,
       timeout=300,
@@ -110,7 +178,7 @@ def test_hypo_in_ten_minutes(run):
   for name in ("blind", "live", "mass", "lambda"):
     assert pictures(notebook, name) == 1
   (table,) = outputs(notebook, "samples")
-  assert "film:" in table["data"]["text/html"]
+  assert table["data"]["text/html"].count("<tr>") == 5
 
 
 def test_losses_in_your_model(run):
@@ -142,7 +210,7 @@ def tiny_model(tmp_path):
     max_positions=64,
   )
   model, folder = models.Model(config), tmp_path / "model"
-  params = model.init(jax.random.key(0))
+  params = jax.jit(model.init)(jax.random.key(0))
   models.save(models.Policy(model.apply, params, config, None, model), folder)
   kinds.write_folder(
     folder, KIND, kinds.GOLDEN["templates"]["chatml"]["source"]
@@ -156,7 +224,9 @@ def tiny_model(tmp_path):
 def pairs(tmp_path):
   path = tmp_path / "pairs.jsonl"
   rows = [
-    {"prompt": f"Say {i}", "chosen": "yes", "rejected": "no"} for i in range(80)
+    {"chosen": "yes", "rejected": "no"}
+    | {"prompt": f"\n\nHuman: Say {i}\n\nAssistant:"}
+    for i in range(80)
   ]
   path.write_text("\n".join(map(json.dumps, rows)))
   return path
