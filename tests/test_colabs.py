@@ -137,13 +137,17 @@ def test_in_a_clone_nothing_is_installed(install, tmp_path, monkeypatch):
 def run(tmp_path, monkeypatch):
   """Returns what runs a notebook with other settings, in a folder of its own.
 
-  Jobs, the kernel's connection file and IPython's profile go to that folder.
+  Jobs, the kernel's connection file, IPython's profile and compiled programs
+  (several stages of a job compile the same) go to that folder.
   """
   (tmp_path / "temporary").mkdir()
   monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
   for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
     monkeypatch.setenv(name, str(tmp_path / name.lower()))
   monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+  monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+  monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
   def run_notebook(name, **settings):
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
