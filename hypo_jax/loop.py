@@ -78,6 +78,7 @@ def run_stage(
   evaluate: Callable[[TrainState], dict[str, Any]] | None = None,
   evaluate_at: Container[int] = (),
   remark: Callable[[list[dict[str, Any]]], str | None] | None = None,
+  on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
   checkpoint_every: int = 100,
   log_every: int = 10,
   draw_every: int = 1,
@@ -106,6 +107,8 @@ def run_stage(
     evaluate_at: steps, counted in updates done.
     remark: on the history so far, after each evaluation; what it returns is
       said at once.
+    on_evaluation: called with the history after each evaluation, before it is
+      saved; for plots that grow while the stage runs.
     checkpoint_every: updates between checkpoints, beside the evaluations'; each
       waits for the next draw of rollouts, so that it can be gone on from.
     log_every: updates between logged steps.
@@ -158,6 +161,8 @@ def run_stage(
         log.say(line)
       if remark and (text := remark(history)):
         log.say(text)
+      if on_evaluation is not None:
+        on_evaluation(history)
     if saved:
       timer.between("checkpoint", lambda: checkpoints.save(state, history))
 

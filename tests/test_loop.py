@@ -121,6 +121,18 @@ def test_an_evaluation_is_shown_in_two_lines_and_remarked_on(tmp_path):
   ]
 
 
+def test_an_evaluation_is_told_when_it_is_made_and_not_on_resuming(tmp_path):
+  told = []
+
+  def tell(history):
+    told.append([entry["step"] for entry in history])
+
+  run(tmp_path, 0.5, num_steps=5, on_evaluation=tell)
+  assert told == [[0]]
+  run(tmp_path, 0.5, num_steps=9, on_evaluation=tell)
+  assert told == [[0], [0, 7]]
+
+
 def parts(row):
   return {
     p: row[f"{p}_seconds"] for p in timing.PHASES if f"{p}_seconds" in row

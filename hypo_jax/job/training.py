@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages that train: supervised fine-tuning, then one per method."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -195,10 +196,13 @@ def train_method(
   evaluator: evaluate.Evaluator,
   split: evaluate.Split,
   rewards_of: online.Rewards | None = None,
+  *,
+  on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:
   """Trains one method from the reference; returns its history.
 
-  `rewards_of` is needed by the methods in `methods.ONLINE` alone.
+  `rewards_of` is needed by the methods in `methods.ONLINE` alone;
+  `on_evaluation` is as in `loop.run_stage`.
   """
   optimizer = steps.make_optimizer(settings)
   # Steps of online methods have one length, as fused ones do.
@@ -259,6 +263,7 @@ def train_method(
     evaluate=job.watch(f"evaluating {name}", measure),
     evaluate_at=evaluation_steps(job, settings["num_steps"]),
     remark=diagnostics.coverage_warning,
+    on_evaluation=on_evaluation,
     checkpoint_every=job.config.checkpoint.every_steps,
     draw_every=job.config.rollout.every_steps if settings["kl_coef"] else 1,
   )
