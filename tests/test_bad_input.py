@@ -199,7 +199,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "message"), CASES, ids=str)
+@pytest.mark.parametrize(
+  ("damage", "message"), CASES, ids=[message for _, message in CASES]
+)
 def test_bad_input_is_one_line_that_says_what_was_expected(
   job, tmp_path, monkeypatch, damage, message
 ):
