@@ -1,0 +1,337 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a study: its cells on all cores, then the page that compares them.
+
+A worker is a process of its own, on its share of the cores, that runs some
+cells of one start in turn. Whatever happens to a cell, the others go on: an
+error is kept in the cell's folder, a process that died costs the cell that it
+was at. The same command runs what is missing, failed cells again among it, and
+writes the page anew from what is there.
+"""
+
+import json
+import multiprocessing
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing import connection
+from typing import Any, NamedTuple
+
+from absl import logging
+
+from hypo_jax import compilations
+from hypo_jax.checkpoint import write_json
+from hypo_jax.job import cells
+from hypo_jax.loop import Stopped
+from hypo_jax.study import methods, page, plan, tuning
+
+# Cells that one process runs: enough to share what is compiled, few enough to
+# keep all cores at work until the end.
+_CHUNK = 8
+_STOPPED = 130
+
+
+class Chunk(NamedTuple):
+  """Cells of one start, for one process."""
+
+  seed: int
+  start: str
+  names: tuple[str, ...]
+
+
+def run_study(config: Any, workdir: pathlib.Path) -> list[str]:
+  """Runs the cells that are missing, writes the page; returns what failed.
+
+  Args:
+    config: a job's, with a section `study` (configs/study.py).
+    workdir: holds a folder a seed.
+
+  Returns:
+    A line for each cell that failed, with its folder.
+
+  Raises:
+    ValueError: naming the argument, for a study that can't be planned.
+    loop.Stopped: after a stop signal.
+  """
+  study = config.study
+  if study.subset == "all":
+    _run_rows(config, workdir, _rows(config, "tuning"))
+    _choose(config, workdir)
+  rows = _rows(config, study.subset)
+  failed = _run_rows(config, workdir, rows)
+  if study.subset == "tuning":
+    _choose(config, workdir)
+  results = _read(workdir, rows)
+  folder = pathlib.Path(study.results) if study.results else workdir
+  page.write(folder, rows, results, failed, subset=study.subset)
+  print(f"page: {folder / page.name(study.subset)}")
+  return list(failed.values())
+
+
+def _rows(config: Any, subset: str) -> list[plan.Row]:
+  study, path = config.study, pathlib.Path(config.study.chosen)
+  chosen = json.loads(path.read_text()) if path.exists() else None
+  return plan.make_rows(
+    subset,
+    seeds=study.seeds,
+    control_seeds=study.control_seeds,
+    tuning_seeds=study.tuning_seeds,
+    chosen=chosen,
+  )
+
+
+def _folder(workdir: pathlib.Path, seed: int, name: str) -> pathlib.Path:
+  return workdir / str(seed) / name
+
+
+def _read(
+  workdir: pathlib.Path, rows: Sequence[plan.Row]
+) -> dict[tuple[int, str], dict[str, Any]]:
+  """Returns what came out of each cell that is done."""
+  found = {}
+  for seed, name in plan.cells(rows):
+    path = _folder(workdir, seed, name) / cells.DONE
+    if path.exists():
+      found[seed, name] = json.loads(path.read_text())
+  return found
+
+
+def _choose(config: Any, workdir: pathlib.Path) -> None:
+  """Writes the chosen settings, once every setting of every method is tried.
+
+  Raises:
+    ValueError: where a cell is missing, or the file says otherwise.
+  """
+  rows = _rows(config, "tuning")
+  results = _read(workdir, rows)
+  chosen = {}
+  for name in methods.METHODS:
+    grid = methods.grid(name)
+    histories = {
+      row.cell: [
+        results[seed, row.cell]["history"]
+        for seed in row.seeds
+        if (seed, row.cell) in results
+      ]
+      for row in rows
+      if row.cell in grid
+    }
+    chosen[name] = dict(grid[tuning.choose(histories)])
+  path = pathlib.Path(config.study.chosen)
+  if path.exists() and json.loads(path.read_text()) != chosen:
+    raise ValueError(
+      f"study.chosen: expected {path} as this tuning leaves it, it says "
+      "otherwise; remove it to take the new settings"
+    )
+  write_json(path, chosen)
+  print(f"chosen settings: {path}")
+
+
+def _run_rows(
+  config: Any, workdir: pathlib.Path, rows: Sequence[plan.Row]
+) -> dict[tuple[int, str], str]:
+  """Runs what is not done; returns a line for each cell that failed."""
+  wanted = plan.cells(rows)
+  tested = {(s, r.cell) for r in rows for s in r.seeds if not plan.is_tuning(r)}
+  missing = [
+    key for key in wanted if not (_folder(workdir, *key) / cells.DONE).exists()
+  ]
+  for key in missing:
+    (_folder(workdir, *key) / cells.FAILED).unlink(missing_ok=True)
+  print(f"{len(wanted)} cells, {len(missing)} to run", flush=True)
+  settings = {key: wanted[key] for key in missing}
+  for key, values in settings.items():  # A typo shows before anything runs.
+    cells.cell_config(config, key[0], values)
+  _Pool(config, workdir, settings, tested).run(chunks(settings))
+  failed = {}
+  for key in missing:
+    folder = _folder(workdir, *key)
+    if not (folder / cells.DONE).exists():
+      path = folder / cells.FAILED
+      lines = path.read_text().strip().splitlines() if path.exists() else []
+      failed[key] = f"{folder}: {lines[-1] if lines else 'not run'}"
+  return failed
+
+
+def chunks(settings: dict[tuple[int, str], Any]) -> list[Chunk]:
+  """Returns the cells by seed and start, at most eight to a chunk."""
+  groups: dict[tuple[int, str], list[str]] = {}
+  for (seed, name), values in settings.items():
+    groups.setdefault((seed, plan.start_of(values)), []).append(name)
+  return [
+    Chunk(*group, tuple(names[i : i + _CHUNK]))
+    for group, names in groups.items()
+    for i in range(0, len(names), _CHUNK)
+  ]
+
+
+class _Pool:
+  """Keeps as many workers busy as there are shares of the cores."""
+
+  def __init__(self, config, workdir, settings, tested):
+    self._config, self._workdir = config, workdir
+    self._settings, self._tested = settings, tested
+    self._context = multiprocessing.get_context("spawn")
+    self._shares = core_shares(config.study.workers)
+    self._running: dict[int, tuple[Any, Chunk]] = {}
+    self._told: set[int] = set()
+
+  def run(self, waiting: list[Chunk]) -> None:
+    waiting = list(waiting)
+    stop = threading.Event()
+    before = {
+      s: signal.signal(s, lambda *_: stop.set())
+      for s in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+      while (waiting and not stop.is_set()) or self._running:
+        for slot in range(len(self._shares)):
+          if waiting and slot not in self._running and not stop.is_set():
+            self._start(slot, waiting.pop(0))
+        if stop.is_set():
+          self._tell()
+        self._collect(waiting, stopping=stop.is_set())
+    finally:
+      for number, handler in before.items():
+        signal.signal(number, handler)
+    if stop.is_set():
+      raise Stopped("the study was stopped; all of it is saved")
+
+  def _start(self, slot: int, chunk: Chunk) -> None:
+    settings = {name: self._settings[chunk.seed, name] for name in chunk.names}
+    tested = {n for n in chunk.names if (chunk.seed, n) in self._tested}
+    process = self._context.Process(
+      target=_work,
+      args=(
+        self._config,
+        self._workdir,
+        chunk,
+        settings,
+        tested,
+        self._shares[slot],
+        os.getpid(),
+      ),
+    )
+    process.start()
+    self._running[slot] = process, chunk
+
+  def _tell(self) -> None:
+    """Tells each worker, once, to save and stop."""
+    for slot, (process, _) in self._running.items():
+      if slot not in self._told:
+        process.terminate()
+        self._told.add(slot)
+
+  def _collect(self, waiting: list[Chunk], *, stopping: bool) -> None:
+    """Waits for a worker to end; what it left undone after a crash goes on."""
+    connection.wait(
+      [process.sentinel for process, _ in self._running.values()], timeout=1.0
+    )
+    for slot, (process, chunk) in list(self._running.items()):
+      if process.is_alive():
+        continue
+      del self._running[slot]
+      if process.exitcode and not stopping:
+        left = self._blame(chunk, process.exitcode)
+        if left:
+          waiting.insert(0, chunk._replace(names=left))
+
+  def _blame(self, chunk: Chunk, code: int) -> tuple[str, ...]:
+    """Marks the cell at which a process died; returns those after it."""
+    left = [
+      name
+      for name in chunk.names
+      if not any(
+        (_folder(self._workdir, chunk.seed, name) / file).exists()
+        for file in (cells.DONE, cells.FAILED)
+      )
+    ]
+    if left:
+      folder = _folder(self._workdir, chunk.seed, left[0])
+      folder.mkdir(parents=True, exist_ok=True)
+      (folder / cells.FAILED).write_text(
+        f"the cell's process ended with exit code {code}\n"
+      )
+    return tuple(left[1:])
+
+
+def core_shares(workers: int) -> list[tuple[int, ...]]:
+  """Returns the cores of each worker.
+
+  Args:
+    workers: how many; 0 for one a core.
+
+  Raises:
+    ValueError: if there are fewer cores.
+  """
+  if hasattr(os, "sched_getaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+  else:
+    cores = list(range(os.cpu_count() or 1))
+  count = workers or len(cores)
+  if not 1 <= count <= len(cores):
+    raise ValueError(
+      f"study.workers: expected 0 to {len(cores)}, the cores that there are, "
+      f"got {workers}"
+    )
+  return [tuple(cores[i::count]) for i in range(count)]
+
+
+def _work(
+  config: Any,
+  workdir: pathlib.Path,
+  chunk: Chunk,
+  settings: dict[str, Any],
+  tested: set[str],
+  cores: tuple[int, ...],
+  parent: int,
+) -> None:
+  """A worker's process."""
+  if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, cores)  # Before XLA counts them.
+  threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+  # The parent is told by the terminal, and tells its workers.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  logging.set_verbosity(logging.WARNING)
+  compilations.keep_programs()
+  try:
+    _run_chunk(config, workdir, chunk, settings, tested)
+  except Stopped:
+    sys.exit(_STOPPED)
+
+
+def _end_with(parent: int) -> None:
+  """Ends this process when its parent is gone, as a kill leaves it."""
+  while os.getppid() == parent:
+    time.sleep(0.5)
+  os._exit(1)
+
+
+def _run_chunk(config, workdir, chunk: Chunk, settings, tested) -> None:
+  seed_folder = workdir / str(chunk.seed)
+  first = settings[chunk.names[0]]
+  data = {k: v for k, v in first.items() if k.startswith("data.")}
+  try:
+    begun = cells.begin(
+      cells.cell_config(config, chunk.seed, data),
+      seed_folder / chunk.start,
+      seed_folder / "start",
+    )
+  except Stopped:
+    raise
+  except Exception as error:  # Of all that would begin there.
+    for name in chunk.names:
+      text = cells.mark_failed(seed_folder / name, error)
+      print(f"{seed_folder / name}: failed: {text}", flush=True)
+    return
+  for name in chunk.names:
+    folder, clock = seed_folder / name, time.monotonic()
+    own = cells.cell_config(config, chunk.seed, settings[name])
+    error = cells.run_cell(begun, own, folder, test=name in tested)
+    what = f"failed: {error}" if error else cells.describe(folder)
+    seconds = time.monotonic() - clock
+    print(f"{folder}: {what} ({seconds:.0f} s)", flush=True)
