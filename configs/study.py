@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
   config.checkpoint.keep = 1
   config.evaluate.num_prompts = 256
   config.evaluate.samples_per_prompt = 4
+  config.evaluate.optimum_samples = 16384  # of each seed's reference
 
   config.study = ConfigDict()
   config.study.subset = "main"

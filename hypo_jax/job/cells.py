@@ -24,17 +24,24 @@ from typing import Any
 import numpy as np
 
 from hypo_jax import evaluate, timing
-from hypo_jax.checkpoint import write_json
+from hypo_jax.checkpoint import best_step, write_json
 from hypo_jax.data import tasks
 from hypo_jax.job import rewards, speed
 from hypo_jax.job.methods import ONLINE, draws, updates_per_step
 from hypo_jax.job.modes import load_policy
+from hypo_jax.job.optimum import measure_optimum
 from hypo_jax.job.out_of_memory import explained
 from hypo_jax.job.pairs import get_pairs, score_reference
-from hypo_jax.job.results import make_evaluator
+from hypo_jax.job.results import make_evaluator, versions
 from hypo_jax.job.setup import Job, set_up
-from hypo_jax.job.training import check, fine_tune, train_method
+from hypo_jax.job.training import (
+  best_field,
+  check,
+  fine_tune,
+  train_method,
+)
 from hypo_jax.loop import Stopped
+from hypo_jax.study.plan import OPTIMUM_BETA
 
 DONE, FAILED, LOG = "cell.json", "failed.txt", "log.txt"
 _REWARD_MODEL = "reward_model"
@@ -112,7 +119,18 @@ def _begin(config, folder: pathlib.Path, fine_tuned: pathlib.Path) -> Start:
     make_evaluator(job, reference, tables, split)
     for split in ("validation", "test")
   ]
+  if folder == fine_tuned:
+    with _locked(folder), job.clock("optimum"):
+      measure_optimum(_pricing(job), reference, *measures[1])
   return Start(job, reference, pairs, tables, *measures)
+
+
+def _pricing(job: Job) -> Job:
+  """Returns the job with the objective whose optimum is wanted."""
+  config = job.config.copy_and_resolve_references()
+  config.preference.method, config.reward = "rloo", "judge"
+  config.preference.kl_coef = OPTIMUM_BETA
+  return dataclasses.replace(job, config=config)
 
 
 @contextlib.contextmanager
@@ -219,20 +237,33 @@ def _run(job: Job, start: Start, *, test: bool) -> dict[str, Any]:
       split,
       rewards_of,
     )
-  tested = {}
-  if test:
-    evaluator, split = start.test
-    for which in ("last", "best"):
-      policy, step, _ = load_policy(job, which, start.reference)
-      key = job.key("evaluate", "test")
-      entry, _, _ = evaluator.measure(policy.params, split, key)
-      tested[which] = {"step": step} | entry
   return {
     "seed": job.config.seed,
     "history": history,
-    "test": tested,
+    "test": _tested(job, start, history, settings["beta"]) if test else {},
     "costs": _costs(job, settings, history, start),
+    "versions": versions(),
   }
+
+
+def _tested(
+  job: Job, start: Start, history: list[dict], beta: float
+) -> dict[str, dict[str, Any]]:
+  """Measures three checkpoints on the test prompts."""
+  evaluator, split = start.test
+  evaluator = dataclasses.replace(evaluator, beta=beta)
+  steps = {
+    "last": history[-1]["step"],
+    "best": best_step(history, best_field(job)),
+    "best_pair_loss": best_step(history, "pair_fit"),
+  }
+  by_step: dict[int, dict[str, Any]] = {}
+  for step in set(steps.values()):
+    policy, _, _ = load_policy(job, str(step), start.reference)
+    key = job.key("evaluate", "test")
+    entry, _, _ = evaluator.measure(policy.params, split, key)
+    by_step[step] = {"step": step} | entry
+  return {which: by_step[step] for which, step in steps.items()}
 
 
 def _costs(

@@ -67,8 +67,9 @@ def run_study(config: Any, workdir: pathlib.Path) -> list[str]:
     _choose(config, workdir)
   results = _read(workdir, rows)
   folder = pathlib.Path(study.results) if study.results else workdir
-  page.write(folder, rows, results, failed, subset=study.subset)
-  print(f"page: {folder / page.name(study.subset)}")
+  optima = _optima(workdir, rows)
+  path = page.write(folder, study.subset, rows, results, optima, failed)
+  print(f"page: {path}")
   return list(failed.values())
 
 
@@ -97,6 +98,19 @@ def _read(
     path = _folder(workdir, seed, name) / cells.DONE
     if path.exists():
       found[seed, name] = json.loads(path.read_text())
+  return found
+
+
+def _optima(
+  workdir: pathlib.Path, rows: Sequence[plan.Row]
+) -> dict[int, dict[str, Any]]:
+  """Returns the optimum of each seed whose start is made."""
+  found = {}
+  for seed in {seed for row in rows for seed in row.seeds}:
+    path = _folder(workdir, seed, "start") / "evaluations" / "optimum.json"
+    if path.exists():
+      optimum = json.loads(path.read_text())
+      found[seed] = optimum["values"][0] | {"frontier": optimum["frontier"]}
   return found
 
 

@@ -104,7 +104,9 @@ def selected_at(kl: np.ndarray, scores: np.ndarray, level: float) -> float:
   check_curve(kl, scores[:, 0])
   halves = [scores[:, start::2].mean(axis=1) for start in (0, 1)]
   # The curve begins at the reference, which no level is too low for.
-  allowed = np.flatnonzero((np.asarray(kl) <= level) | (np.arange(len(kl)) == 0))
+  allowed = np.flatnonzero(
+    (np.asarray(kl) <= level) | (np.arange(len(kl)) == 0)
+  )
   read = [
     other[allowed[np.argmax(chooser[allowed])]]
     for chooser, other in (halves, reversed(halves))

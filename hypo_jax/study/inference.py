@@ -50,7 +50,9 @@ def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
     raise ValueError(f"values: expected finite numbers, got {values.tolist()}")
   count = len(values)
   if count < 2:
-    return Estimate(float(values[0]) if count else None, None, None, None, count)
+    return Estimate(
+      float(values[0]) if count else None, None, None, None, count
+    )
   mean = float(values.mean())
   stderr = float(values.std(ddof=1) / np.sqrt(count))
   half = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * stderr

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hypo_jax.study import methods
-from hypo_jax.study.methods import METHODS, RATE, Settings
+from hypo_jax.study.methods import METHODS, Settings
+
+MAIN_TABLE = "Methods that learn from 512 labelled pairs"
+JUDGE_TABLE = "Online methods with the exact judge"
+SMOKE_TABLE = "Smoke: untuned, two seeds"
+OPTIMUM_TABLE = "Against the optimum, beta 0.1"
+EPOCHS_TABLE = "DPO to 50 epochs"
+# Of OPTIMUM_TABLE, reward a nat.
+OPTIMUM_BETA = 0.1
 
 SUBSETS = ("smoke", "tuning", "main", "controls", "all")
 SMOKE = ("hypo", "dpo", "rloo")
@@ -72,7 +80,7 @@ def make_rows(
   tuning_seeds = tuple(tuning_seeds)
   if subset == "smoke":
     return [
-      Row("Smoke", METHODS[m].title, *methods.base(m), tuning_seeds)
+      Row(SMOKE_TABLE, METHODS[m].title, *methods.base(m), tuning_seeds)
       for m in SMOKE
     ]
   rows = []
@@ -90,6 +98,21 @@ def make_rows(
   if subset in ("controls", "all"):
     rows += _controls(chosen, tuple(control_seeds))
   return rows
+
+
+def tables(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  """Returns the rows of each table, in order."""
+  found: dict[str, list[Row]] = {}
+  for row in rows:
+    found.setdefault(row.table, []).append(row)
+  return found
+
+
+def main_row(rows: Sequence[Row]) -> Row:
+  """Returns the row that others are held against, labelled as the method."""
+  cells_of_main = (methods.MAIN, methods.base(methods.MAIN)[0])
+  row = next(r for r in rows if r.cell in cells_of_main and not is_tuning(r))
+  return row._replace(label=METHODS[methods.MAIN].title)
 
 
 def is_tuning(row: Row) -> bool:
@@ -121,11 +144,6 @@ def _main(chosen: Mapping[str, Settings], seeds: tuple[int, ...]) -> list[Row]:
     for table, names in tables.items()
     for name in names
   ]
-
-
-MAIN_TABLE = "Methods that learn from 512 labelled pairs"
-JUDGE_TABLE = "Online methods with the exact judge"
-OPTIMUM_TABLE = "Against the optimum, beta 0.1"
 
 
 def _controls(
@@ -165,7 +183,7 @@ def _controls(
     add(*row)
   for name in ("rloo_judge", "ppo_judge", "grpo_judge"):
     label, cell = METHODS[name].title, f"{name}-optimum"
-    value = dict(chosen[name]) | {"preference.kl_coef": 0.1}
+    value = dict(chosen[name]) | {"preference.kl_coef": OPTIMUM_BETA}
     add(OPTIMUM_TABLE, label, cell, value)
   even = {"online.scale_by_std": False, "online.scale_by_length": False}
   label, cell = f"{label}, without scaling", f"{cell}-unscaled"
@@ -184,7 +202,7 @@ def _pairs(dpo: dict, hypo: dict) -> list[tuple[str, str, str, Settings]]:
       "evaluate.every_steps": steps // 20,
     }
     cell = f"epochs-{count}"
-    rows.append((f"DPO to {_EPOCHS} epochs", f"{count} pairs", cell, dpo | long))
+    rows.append((EPOCHS_TABLE, f"{count} pairs", cell, dpo | long))
   for count in _PAIRS:
     more = {"data.num_pairs": count} if count != _PAIRS[0] else {}
     for share in (0.0, 0.1, 0.3):
@@ -255,8 +273,3 @@ def start_of(settings: Settings) -> str:
   data = {k: v for k, v in settings.items() if k.startswith("data.")}
   parts = [f"{k.split('.')[-1]}-{v:g}" for k, v in sorted(data.items())]
   return "-".join(["start", *parts])
-
-
-def rate(settings: Settings) -> float:
-  """Returns a cell's learning rate."""
-  return settings[RATE]

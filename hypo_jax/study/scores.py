@@ -121,7 +121,9 @@ def compare(
     differences = {}
     if main is not None and row.cell != main:
       differences = {
-        name: inference.estimate([scores[s][name] - mine[s][name] for s in both])
+        name: inference.estimate(
+          [scores[s][name] - mine[s][name] for s in both]
+        )
         for name in _names([*scores.values()])
       }
     values = {

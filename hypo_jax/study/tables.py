@@ -117,7 +117,9 @@ def costs(lines: Sequence[Line], results: Results) -> str:
   rows = []
   for line in lines:
     found = [results[seed, line.row.cell]["costs"] for seed in line.scores]
-    means = {n: np.mean([f[n] for f in found]) if found else None for n in _COSTS}
+    means = {
+      n: np.mean([f[n] for f in found]) if found else None for n in _COSTS
+    }
     rows.append([line.row.label, *(whole(means[n]) for n in _COSTS)])
   heads = ["method", "gradient steps", "tokens trained", "tokens sampled"]
   return markdown([*heads, "labels", "seconds"], rows)
@@ -205,7 +207,9 @@ def tuned(rows: Sequence[Row], results: Results) -> str:
     for row in rows
   }
   choice = None
-  if all(len(h) == len(r.seeds) for h, r in zip(found.values(), rows, strict=True)):
+  if all(
+    len(h) == len(r.seeds) for h, r in zip(found.values(), rows, strict=True)
+  ):
     choice = tuning.choose(found)
   table = []
   for row in rows:
