@@ -168,7 +168,7 @@ def _study(config, workdir: pathlib.Path) -> None:
       raise
     sys.exit(f"error: {error}")
   if failed:
-    sys.exit("\n".join([f"{len(failed)} cells failed:", *failed]))
+    sys.exit("\n".join([f"failed cells: {len(failed)}", *failed]))
 
 
 def _keep_programs() -> None:

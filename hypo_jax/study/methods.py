@@ -4,8 +4,8 @@
 
 Every method has three learning rates (a third, one and three times its base)
 by three values of one coefficient. Base rates and the middle values come from
-docs/results/tuning.md for dpo, ipo, hinge and hypo; for the others, from trials
-on the tuning seeds.
+docs/results/tuning.md for dpo, ipo, hinge and hypo; for the others they were
+set by the scale of their losses, before any of them was run.
 """
 
 from collections.abc import Mapping

@@ -197,7 +197,11 @@ def optimum(optima: Mapping[int, Any]) -> str:
 
 
 def tuned(rows: Sequence[Row], results: Results) -> str:
-  """Returns a method's nine settings, what each is worth, and the choice."""
+  """Returns a method's nine settings, what each is worth, and the choice.
+
+  A choice at the edge of a value's three is marked: a better one may lie
+  beyond.
+  """
   found = {
     row.cell: [
       results[seed, row.cell]["history"]
@@ -206,29 +210,37 @@ def tuned(rows: Sequence[Row], results: Results) -> str:
     ]
     for row in rows
   }
-  choice = None
-  if all(
-    len(h) == len(r.seeds) for h, r in zip(found.values(), rows, strict=True)
-  ):
-    choice = tuning.choose(found)
+  whole = all(len(found[row.cell]) == len(row.seeds) for row in rows)
+  choice = tuning.choose(found) if whole else None
+  (coefficient,) = {
+    method.coefficient
+    for name, method in methods.METHODS.items()
+    if rows[0].cell in methods.grid(name)
+  }
+  keys = (methods.RATE, coefficient)
   table = []
   for row in rows:
     best = [tuning.best_within(history) for history in found[row.cell]]
-    key = next(
-      method.coefficient
-      for name, method in methods.METHODS.items()
-      if row.cell in methods.grid(name)
-    )
+    rewards = [entry["reward_mean"] for entry in best]
     table.append(
       [
         f"{row.settings[methods.RATE]:.1e}",
-        f"{key.split('.')[-1]} {row.settings[key]:g}",
-        ", ".join(number(e["reward_mean"], 3) for e in best),
-        number(np.mean([e["reward_mean"] for e in best]), 3) if best else "",
+        f"{coefficient.split('.')[-1]} {row.settings[coefficient]:g}",
+        ", ".join(number(reward, 3) for reward in rewards),
+        number(np.mean(rewards), 3) if rewards else "",
         ", ".join(f"{e['kl_rao_blackwell']:.2f}" for e in best),
         ", ".join(str(e["step"]) for e in best),
-        "chosen" if row.cell == choice else "",
+        _choice(row, rows, keys) if row.cell == choice else "",
       ]
     )
   heads = ["learning rate", "coefficient", "reward by seed", "mean"]
   return markdown([*heads, "KL there", "step", ""], table)
+
+
+def _choice(chosen: Row, rows: Sequence[Row], keys: Sequence[str]) -> str:
+  edges = []
+  for key in keys:
+    values = [row.settings[key] for row in rows]
+    if chosen.settings[key] in (min(values), max(values)):
+      edges.append(key.split(".")[-1])
+  return f"chosen, at the edge of {' and '.join(edges)}" if edges else "chosen"
