@@ -343,9 +343,10 @@ def _run_chunk(config, workdir, chunk: Chunk, settings, tested) -> None:
       print(f"{seed_folder / name}: failed: {text}", flush=True)
     return
   for name in chunk.names:
-    folder, clock = seed_folder / name, time.monotonic()
+    folder = seed_folder / name
+    wall, cpu = time.monotonic(), time.process_time()
     own = cells.cell_config(config, chunk.seed, settings[name])
     error = cells.run_cell(begun, own, folder, test=name in tested)
     what = f"failed: {error}" if error else cells.describe(folder)
-    seconds = time.monotonic() - clock
-    print(f"{folder}: {what} ({seconds:.0f} s)", flush=True)
+    wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+    print(f"{folder}: {what} ({wall:.0f} s, {cpu:.0f} of CPU)", flush=True)
