@@ -81,7 +81,7 @@ class Start:
     job = dataclasses.replace(self.job, config=config)
     prompts = [record["prompt"] for record in self.pairs["train"]]
     with _locked(job.workdir), job.clock("rewards"):
-      return rewards.make_reward_source(
+      return rewards.make_rewards(
         job, self.reference, self.tables, prompts
       )
 
