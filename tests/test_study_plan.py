@@ -206,6 +206,20 @@ def test_scores_begin_at_the_reference():
   assert found["largest_kl"] == 2.0 and found["last_win_rate"] == 0.7
 
 
+def test_a_diverged_run_is_scored_as_far_as_it_went():
+  whole = [entry(0, 0, 0.5, 0.0), entry(5, 2.0, 0.7, 0.2)]
+  nothing = entry(9, None, 0.01, -1.0)
+  found = scores.score(result(*whole, nothing))
+  before = scores.score(result(*whole))
+  assert found["last_win_rate"] == 0.01 and "last_kl" not in found
+  for name in scores.OUTCOMES:
+    assert found[name] == before[name]
+  assert tuning.best_within([*whole, nothing])["step"] == 5
+  broken = {"history": [{"kl": float("nan"), "wins": [1.0, float("inf")]}]}
+  kept = job_cells._with_none(broken)
+  assert kept == {"history": [{"kl": None, "wins": [1.0, None]}]}
+
+
 def made_results(rows, ahead):
   """Results in which a method's win rate at KL 4 is ahead by so much."""
   rng = np.random.default_rng(0)
@@ -287,6 +301,7 @@ def optimum_of(seed):
     "beta": 0.1,
     "value": 0.5,
     "value_stderr": 0.01,
+    "excess": 0.002,
     "reference": 0.0,
     "effective_samples": 900.0,
     "frontier": points,

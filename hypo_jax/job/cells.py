@@ -16,6 +16,7 @@ import dataclasses
 import fcntl
 import functools
 import json
+import math
 import pathlib
 import traceback
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,7 @@ from hypo_jax.job.training import (
   train_method,
 )
 from hypo_jax.loop import Stopped
+from hypo_jax.report.formatting import number, percent
 from hypo_jax.study.plan import OPTIMUM_BETA
 
 DONE, FAILED, LOG = "cell.json", "failed.txt", "log.txt"
@@ -81,9 +83,7 @@ class Start:
     job = dataclasses.replace(self.job, config=config)
     prompts = [record["prompt"] for record in self.pairs["train"]]
     with _locked(job.workdir), job.clock("rewards"):
-      return rewards.make_rewards(
-        job, self.reference, self.tables, prompts
-      )
+      return rewards.make_rewards(job, self.reference, self.tables, prompts)
 
   def rewards_of(self, name: str):
     """Returns what gives rollouts the rewards that a config names."""
@@ -205,8 +205,9 @@ def describe(folder: pathlib.Path) -> str:
   """Returns a finished cell's last evaluation in a line."""
   last = json.loads((folder / DONE).read_text())["history"][-1]
   return (
-    f"step {last['step']}, win rate {last['win_rate']:.3f}, KL "
-    f"{last['kl_rao_blackwell']:.2f}, invalid {last['invalid_rate']:.1%}"
+    f"step {last['step']}, win rate {number(last['win_rate'], 3)}, KL "
+    f"{number(last['kl_rao_blackwell'], 2)}, invalid "
+    f"{percent(last['invalid_rate'])}"
   )
 
 
@@ -237,13 +238,25 @@ def _run(job: Job, start: Start, *, test: bool) -> dict[str, Any]:
       split,
       rewards_of,
     )
-  return {
+  result = {
     "seed": job.config.seed,
     "history": history,
     "test": _tested(job, start, history, settings["beta"]) if test else {},
     "costs": _costs(job, settings, history, start),
     "versions": versions(),
   }
+  return _with_none(result)
+
+
+def _with_none(value: Any) -> Any:
+  """Returns JSON's values with None for what a diverged run left not finite."""
+  if isinstance(value, dict):
+    return {name: _with_none(v) for name, v in value.items()}
+  if isinstance(value, list):
+    return [_with_none(v) for v in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
 
 
 def _tested(

@@ -53,8 +53,8 @@ def write(
     subset: of `plan.SUBSETS`.
     rows: of the subset.
     results: of its cells that are done.
-    optima: by seed, "beta", "value", "value_stderr", "reference",
-      "effective_samples" and "frontier".
+    optima: by seed, a value of `job.optimum.describe` at OPTIMUM_BETA, and its
+      "frontier".
     failed: by cell, its folder and error in a line.
   """
   name = stem(subset)

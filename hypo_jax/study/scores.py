@@ -31,8 +31,12 @@ def curve(
     field: "win_rate", "wins" (by prompt), "reward_mean" or another.
 
   At step 0 the policy is the reference: its KL is 0, and its win rate against
-  itself 0.5, which need not be estimated.
+  itself 0.5, which need not be estimated. A curve ends where training diverged,
+  before the first evaluation whose KL or field is not a number (None).
   """
+  diverged = [None in (e["kl_rao_blackwell"], e[field]) for e in history]
+  if any(diverged):
+    history = history[: diverged.index(True)]
   kl = np.array([entry["kl_rao_blackwell"] for entry in history], np.float64)
   values = np.array([entry[field] for entry in history], np.float64)
   kl[0] = 0.0
@@ -50,7 +54,8 @@ def score(result: Mapping[str, Any]) -> dict[str, float]:
   Returns:
     OUTCOMES, win rates by first crossing; the same with "selected_" before
     them; "largest_kl"; and, where the cell was tested, "win_rate", "kl",
-    "invalid_rate" and "reward" of its "last_" and "best_" checkpoint.
+    "invalid_rate" and "reward" of its "last_", "best_" and "best_pair_loss_"
+    checkpoint, those that are numbers.
   """
   history = result["history"]
   kl, win = curve(history, "win_rate")
@@ -69,7 +74,7 @@ def score(result: Mapping[str, Any]) -> dict[str, float]:
       f"{which}_invalid_rate": entry["invalid_rate"],
       f"{which}_reward": entry["reward_mean"],
     }
-  return found
+  return {name: value for name, value in found.items() if value is not None}
 
 
 class Line(NamedTuple):

@@ -155,7 +155,7 @@ def recovered(
   Args:
     rows: whose objective is reward - beta KL with the exact judge.
     results: of all cells that are done.
-    optima: by seed, {"beta", "value", "value_stderr", "reference"}.
+    optima: by seed; see `page.write`.
   """
   table = []
   for row in rows:
@@ -187,13 +187,14 @@ def optimum(optima: Mapping[int, Any]) -> str:
     [
       f"{seed}",
       f"{found['value']:.4f} ± {found['value_stderr']:.4f}",
+      number(found["excess"], 4),
       number(found["reference"], 4),
       whole(found["effective_samples"]),
     ]
     for seed, found in sorted(optima.items())
   ]
-  heads = ["seed", "J* ± standard error", "J(reference)", "effective samples"]
-  return markdown(heads, rows)
+  heads = ["seed", "J* ± standard error", "too high by about", "J(reference)"]
+  return markdown([*heads, "effective samples"], rows)
 
 
 def tuned(rows: Sequence[Row], results: Results) -> str:

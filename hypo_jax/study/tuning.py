@@ -18,8 +18,12 @@ History = Sequence[Mapping[str, Any]]
 
 
 def best_within(history: History) -> Mapping[str, Any]:
-  """Returns the evaluation with the highest reward and a KL of at most 4."""
-  within = [e for e in history if e["kl_rao_blackwell"] <= LIMIT]
+  """Returns the evaluation with the highest reward and a KL of at most 4.
+
+  Where training diverged, the KL is None, and the evaluation not within.
+  """
+  measured = [e for e in history if e["kl_rao_blackwell"] is not None]
+  within = [e for e in measured if e["kl_rao_blackwell"] <= LIMIT]
   return max(within, key=lambda entry: entry["reward_mean"])
 
 
