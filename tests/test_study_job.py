@@ -175,7 +175,7 @@ def test_a_failed_cell_is_named_and_the_others_go_on(
   code, output = finish(workdir, environment)
   assert code == 1 and "failed cells: 1" in output
   assert f"{folder}: ValueError" in output and "remove the folder" in output
-  assert "expected this cell's settings" in (folder / "failed.txt").read_text()
+  assert "expected these settings" in (folder / "failed.txt").read_text()
   text = page_of(workdir)
   assert "**1 of 6 cells are missing:**" in text and f"- {folder}: " in text
   assert "| RLOO | **1 of 2** |" in text

@@ -92,35 +92,50 @@ class Start:
     return self.judge_rewards if name else None
 
 
-def begin(config: Any, folder: pathlib.Path, fine_tuned: pathlib.Path) -> Start:
+def begin(
+  config: Any,
+  data: Mapping[str, Any],
+  folder: pathlib.Path,
+  fine_tuned: pathlib.Path,
+) -> Start:
   """Makes a start, or reads it where it is made.
 
   Args:
-    config: of a job with the seed and the pairs of the start.
+    config: of `cell_config`, with the seed alone.
+    data: settings of the start's pairs; none for those that most cells have.
     folder: of the start.
-    fine_tuned: of the seed's fine-tuning, which all its starts share.
+    fine_tuned: of the seed's fine-tuning, which all its starts share; the
+      folder of the start without `data`.
+
+  Raises:
+    ValueError: where a folder is that of other settings.
   """
+  own = config.copy_and_resolve_references()
+  own.update_from_flattened_dict(dict(data))
   for path in (folder, fine_tuned):
     path.mkdir(parents=True, exist_ok=True)
   with _said_to(folder):
-    return _begin(config, folder, fine_tuned)
+    with _locked(fine_tuned):
+      _claim(fine_tuned, config)
+      job = set_up(own, folder)
+      tuning = dataclasses.replace(job, config=config, workdir=fine_tuned)
+      with tuning.clock("sft"):
+        reference = fine_tune(tuning)
+    with _locked(folder):
+      _claim(folder, own)
+      return _begin(job, reference, folder == fine_tuned)
 
 
-def _begin(config, folder: pathlib.Path, fine_tuned: pathlib.Path) -> Start:
-  job = set_up(config, folder)
-  with _locked(fine_tuned):
-    tuning = dataclasses.replace(job, workdir=fine_tuned)
-    with tuning.clock("sft"):
-      reference = fine_tune(tuning)
-  with _locked(folder), job.clock("pairs"):
+def _begin(job: Job, reference: Any, optimum: bool) -> Start:
+  with job.clock("pairs"):
     pairs = get_pairs(job, reference)
     tables = score_reference(job, reference, pairs)
   measures = [
     make_evaluator(job, reference, tables, split)
     for split in ("validation", "test")
   ]
-  if folder == fine_tuned:
-    with _locked(folder), job.clock("optimum"):
+  if optimum:
+    with job.clock("optimum"):
       measure_optimum(_pricing(job), reference, *measures[1])
   return Start(job, reference, pairs, tables, *measures)
 
@@ -218,7 +233,7 @@ def _claim(folder: pathlib.Path, config: Any) -> None:
     write_json(path, now)
   elif json.loads(path.read_text()) != now:
     raise ValueError(
-      f"{path}: expected this cell's settings, found others; remove the folder"
+      f"{path}: expected these settings, found others; remove the folder"
     )
 
 

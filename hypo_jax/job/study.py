@@ -331,7 +331,8 @@ def _run_chunk(config, workdir, chunk: Chunk, settings, tested) -> None:
   data = {k: v for k, v in first.items() if k.startswith("data.")}
   try:
     begun = cells.begin(
-      cells.cell_config(config, chunk.seed, data),
+      cells.cell_config(config, chunk.seed, {}),
+      data,
       seed_folder / chunk.start,
       seed_folder / "start",
     )
