@@ -314,6 +314,9 @@ def _costs(
     drawn = settings["batch_size"] * job.config.rollout.samples_per_prompt
   steps, lengths = ([e[k] for e in history] for k in ("step", "length_mean"))
   sampled = drawn * float(np.trapezoid(lengths, steps))
+  if job.config.rollout.source == "reference":  # Drawn once, at its lengths.
+    samples = job.config.rollout.samples_per_prompt
+    sampled = len(start.pairs["train"]) * samples * lengths[0]
   labels = len(start.pairs["train"])
   seconds = _step_seconds(job.workdir, method) * num_steps
   if job.config.reward == "judge" and method in ONLINE:

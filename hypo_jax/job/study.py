@@ -63,13 +63,13 @@ def run_study(config: Any, workdir: pathlib.Path) -> list[str]:
     _choose(config, workdir)
   rows = _rows(config, study.subset)
   failed = _run_rows(config, workdir, rows)
-  if study.subset == "tuning":
-    _choose(config, workdir)
   results = _read(workdir, rows)
   folder = pathlib.Path(study.results) if study.results else workdir
   optima = _optima(workdir, rows)
   path = page.write(folder, study.subset, rows, results, optima, failed)
   print(f"page: {path}")
+  if study.subset == "tuning" and not failed:
+    _choose(config, workdir)
   return list(failed.values())
 
 
