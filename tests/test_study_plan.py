@@ -244,7 +244,7 @@ def test_differences_are_paired_by_seed_and_corrected_over_the_table():
   results = made_results(rows, {"dpo": -0.1, "ipo": 0.05})
   lines = scores.compare(rows, results, "hypo")
   by_cell = {line.row.cell: line for line in lines}
-  assert not by_cell["hypo"].differences
+  assert by_cell["hypo"].differences is None
   dpo = by_cell["dpo"]
   # Seeds vary by 0.05, differences within a seed by 0.0015.
   assert dpo.differences["kl_4"].mean == pytest.approx(-0.1, abs=0.003)
@@ -272,6 +272,12 @@ def test_a_missing_cell_is_named_gets_no_verdict_and_still_counts():
   text = tables.differences(list(lines.values()))
   assert "**9 of 10**" in text and "p not given" in text
   assert "| PPO | **0 of 10** |" in text
+
+
+def test_nothing_is_held_against_itself():
+  rows = plan.tables(rows_of("main"))[plan.MAIN_TABLE]
+  text = tables.differences(scores.compare(rows, {}, "hypo"))
+  assert "HyPO, Rao-Blackwell" not in text and "HyPO, sequence" in text
 
 
 def test_the_page_says_what_is_missing_and_holds_every_score(tmp_path):

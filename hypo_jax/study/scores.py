@@ -85,7 +85,7 @@ class Line(NamedTuple):
     scores: by seed, of the cells that are done.
     missing: seeds whose cell is not.
     values: by score, over the seeds that there are.
-    differences: by score, to the main row, over the seeds that both have; {}
+    differences: by score, to the main row, over the seeds that both have; None
       for the main row itself.
     adjusted: by outcome, Holm's p over the table's rows; None where the row or
       the main one misses a seed, for no verdict is given then.
@@ -95,7 +95,7 @@ class Line(NamedTuple):
   scores: dict[int, dict[str, float]]
   missing: tuple[int, ...]
   values: dict[str, Estimate]
-  differences: dict[str, Estimate]
+  differences: dict[str, Estimate] | None
   adjusted: dict[str, float | None]
 
 
@@ -123,7 +123,7 @@ def compare(
   for row, scores in zip(rows, by_seed, strict=True):
     missing = tuple(seed for seed in row.seeds if seed not in scores)
     both = [s for s in row.seeds if s in scores and s in mine]
-    differences = {}
+    differences = None
     if main is not None and row.cell != main:
       differences = {
         name: inference.estimate(
@@ -146,8 +146,7 @@ def _names(found: list[dict[str, float]]) -> list[str]:
 
 def _adjusted(lines: list[Line], mine: dict[int, Any]) -> list[Line]:
   """Fills in Holm's p values, each outcome over all rows but the main one."""
-  others = [i for i, line in enumerate(lines) if line.differences]
-  others += [i for i, line in enumerate(lines) if not line.scores]
+  others = [i for i, ln in enumerate(lines) if ln.differences is not None]
   for outcome in (*OUTCOMES, *(f"selected_{name}" for name in OUTCOMES)):
     p_values = []
     for i in others:

@@ -81,7 +81,7 @@ def differences(lines: Sequence[Line], prefix: str = "") -> str:
   rows = [
     [line.row.label, seeds_of(line), *(cell(line, o) for o in OUTCOMES)]
     for line in lines
-    if line.differences or not line.scores
+    if line.differences is not None
   ]
   return markdown(["method − HyPO", "seeds", *_HEADS.values()], rows)
 
@@ -131,7 +131,8 @@ def controls(lines: Sequence[Line]) -> str:
   for line in lines:
     values = line.values
     cells = [line.row.label, seeds_of(line), interval(values.get("area"))]
-    cells.append(interval(line.differences.get("area"), signed=True))
+    difference = (line.differences or {}).get("area")
+    cells.append(interval(difference, signed=True))
     for which in _CHECKPOINTS:
       cells.append(
         f"{_spread(values.get(f'{which}_win_rate'), 3)} at "
