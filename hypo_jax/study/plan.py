@@ -205,15 +205,13 @@ def _pairs(dpo: dict, hypo: dict) -> list[tuple[str, str, str, Settings]]:
     rows.append((EPOCHS_TABLE, f"{count} pairs", cell, dpo | long))
   for count in _PAIRS:
     more = {"data.num_pairs": count} if count != _PAIRS[0] else {}
+    table = f"{count} pairs, some drawn evenly"
     for share in (0.0, 0.1, 0.3):
       value = more | ({"data.uniform_share": share} if share else {})
-      label = f"DPO, {count} pairs, {share:.0%} drawn evenly"
+      label = f"DPO, {share:.0%} drawn evenly" if share else "DPO"
       cell = f"pairs-{count}-even-{share:g}"
-      rows.append(("Pairs that cover more", label, cell, dpo | value))
-    cell = f"hypo-pairs-{count}"
-    rows.append(
-      ("Pairs that cover more", f"HyPO, {count} pairs", cell, hypo | more)
-    )
+      rows.append((table, label, cell, dpo | value))
+    rows.append((table, "HyPO", f"hypo-pairs-{count}", hypo | more))
   return rows
 
 

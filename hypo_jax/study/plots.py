@@ -19,7 +19,7 @@ from hypo_jax.study.scores import Results
 
 # A judge's point is so many nats of preference (labels have temperature 0.25).
 _NATS_PER_REWARD = 4.0
-_COLOURS = ("dpo", "other1", "other2", "other3", "seen", "ink", "unseen")
+_COLOURS = ("dpo", "other1", "other2", "other3", "seen", "ink")
 _LABELS = {"win_rate": "win rate", "reward_mean": "reward (judge)"}
 _KL = "KL to the reference, nats"
 _INCH = 2.5  # of a panel's height
@@ -79,7 +79,7 @@ def frontiers(
   optima: Optima,
   field: str,
 ) -> Plot:
-  """A panel a method: its frontier, HyPO's, and the optimum's.
+  """A panel for each other method: its frontier, HyPO's, and the optimum's.
 
   Args:
     name: of the file.
@@ -96,8 +96,7 @@ def frontiers(
       style_axes(axes, _KL, _LABELS[field])
       draw_mean(axes, best, "reference", linestyle=(0, (4, 2)))
       draw_mean(axes, main, "hypo")
-      if row.cell != rows[0].cell:
-        draw_mean(axes, curves.at_equal_kl(row, results, field), "dpo")
+      draw_mean(axes, curves.at_equal_kl(row, results, field), "dpo")
 
     return draw
 
@@ -112,7 +111,7 @@ def frontiers(
     name,
     f"{_LABELS[field].capitalize()} at equal KL",
     "At equal KL the higher curve is the better method.",
-    {row.label: fill(row) for row in rows},
+    {row.label: fill(row) for row in rows[1:]},
     handles,
   )
 
@@ -177,12 +176,9 @@ def controls(
       draw_mean(axes, own, "hypo", linewidth=2.6)
       handles = []
       for i, row in enumerate(r for r in rows if r.cell != main.cell):
-        style = _COLOURS[i % len(_COLOURS)]
-        dashes = "-" if i < len(_COLOURS) else ":"
         mean = curves.at_equal_kl(row, results, "reward_mean")
-        draw_mean(axes, mean, style, linestyle=dashes, linewidth=1.2)
-        handle = marker(style, row.label, marker="", linestyle=dashes)
-        handles.append(handle)
+        draw_mean(axes, mean, _COLOURS[i], linewidth=1.2)
+        handles.append(marker(_COLOURS[i], row.label, marker=""))
       axes.legend(handles=handles, fontsize=6.5, frameon=False, loc="best")
 
     return draw
@@ -210,6 +206,8 @@ def epochs(rows: Sequence[Row], results: Results) -> Plot | None:
     def draw(axes: Any) -> None:
       style_axes(axes, "epochs", label)
       axes.set_xscale("log")
+      # By default as formulas, which the plots' settings don't set.
+      axes.xaxis.set_major_formatter("{x:g}")
       for row in rows:
         mean = curves.by_step(row, results, field)
         if mean is not None:
