@@ -130,10 +130,12 @@ def _begin(job: Job, reference: Any, optimum: bool) -> Start:
   with job.clock("pairs"):
     pairs = get_pairs(job, reference)
     tables = score_reference(job, reference, pairs)
-  measures = [
-    make_evaluator(job, reference, tables, split)
-    for split in ("validation", "test")
-  ]
+  measures = []
+  for name in ("validation", "test"):
+    evaluator, split = make_evaluator(job, reference, tables, name)
+    # A third of an evaluation's draws would go to prompts of training.
+    split = dataclasses.replace(split, train_prompt_rows=None)
+    measures.append((evaluator, split))
   if optimum:
     (job.workdir / "evaluations").mkdir(exist_ok=True)
     with job.clock("optimum"):
