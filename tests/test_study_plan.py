@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hypo_jax.job import cells as job_cells
-from hypo_jax.job import study as job_study
+from hypo_jax.job import workers
 from hypo_jax.job.methods import check_job, resolved
 from hypo_jax.study import methods, page, plan, scores, tables, tuning
 
@@ -130,7 +130,7 @@ def test_every_cell_is_a_job_that_can_be_set_up(config, subset):
 
 def test_cells_of_one_start_run_together_in_chunks():
   wanted = plan.cells(rows_of("controls"))
-  chunks = job_study.chunks(wanted)
+  chunks = workers.chunks(wanted)
   assert sum(len(chunk.names) for chunk in chunks) == len(wanted)
   for chunk in chunks:
     assert 1 <= len(chunk.names) <= 8
@@ -143,12 +143,12 @@ def test_cells_of_one_start_run_together_in_chunks():
 
 
 def test_workers_share_the_cores():
-  everything = job_study.core_shares(1)
+  everything = workers.core_shares(1)
   assert len(everything) == 1
-  alone = job_study.core_shares(0)
+  alone = workers.core_shares(0)
   assert sorted(alone) == [(core,) for core in everything[0]]
   with pytest.raises(ValueError, match="study.workers: expected 0 to"):
-    job_study.core_shares(len(everything[0]) + 1)
+    workers.core_shares(len(everything[0]) + 1)
 
 
 def entry(step, kl, win, reward, *, wins=None, pair_loss=0.7):
