@@ -52,12 +52,13 @@ def histories(
 def at_equal_kl(
   row: Row, results: scores.Results, field: str, *, limit: float = 5.0
 ) -> Mean | None:
-  """Returns a field by KL, at first crossing, as far as most seeds reach.
+  """Returns a field by KL, as far as most seeds reach.
 
   Args:
     row: of a table.
     results: of the cells that are done.
-    field: of the evaluations.
+    field: of the evaluations: "wins" for the frontier of the win rate, any
+      other is read at first crossing.
     limit: nats.
 
   Returns:
@@ -69,7 +70,8 @@ def at_equal_kl(
     return None
   end = min(limit, float(np.median([kl.max() for kl, _ in found])))
   x = np.linspace(0.0, end, 41)
-  values = [[frontier.at_kl(kl, y, level) for level in x] for kl, y in found]
+  read = frontier.selected_at if field == "wins" else frontier.at_kl
+  values = [[read(kl, y, level) for level in x] for kl, y in found]
   return over_seeds(x, np.array(values))
 
 

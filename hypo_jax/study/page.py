@@ -14,20 +14,23 @@ from hypo_jax.study.plan import Row
 from hypo_jax.study.scores import Results
 
 _METHODS = (plan.MAIN_TABLE, plan.JUDGE_TABLE, plan.SMOKE_TABLE)
-_READING = (
-  "Mean over seeds with the 95% t interval. `area` is the mean win rate over "
-  "KL 0 to 4 nats, each KL read where the training curve first reaches it; a "
-  "curve that never does is read at its largest KL. Validation prompts."
+_FRONTIER = (
+  "Mean over seeds with the 95% t interval, on validation prompts. The frontier "
+  "at a KL is the win rate of the best evaluation up to it, chosen on half of "
+  "the prompts and read off the other half; `area` is its mean over KL 0 to 4 "
+  "nats."
 )
 _DIFFERENCES = (
   "Paired by seed; p values by Holm over the rows, each column apart. The "
-  "verdict goes by the area."
+  "verdict goes by the frontier's area."
 )
-_SELECTED = (
-  "Secondary: the best evaluation up to each KL, chosen on half of the prompts "
-  "and read off the other half."
+_CROSSING = (
+  "Read where the training curve first reaches a KL instead, linear between "
+  "evaluations; a curve that never does is read at its largest KL."
 )
 _CONTROLS = (
+  "`area` is the frontier's: the best evaluation up to "
+  "each KL, mean over KL 0 to 4 nats, chosen and read on different prompts. "
   "Differences to HyPO are paired by seed, with the uncorrected 95% t "
   "interval; checkpoints are measured on test prompts: win rate at its KL."
 )
@@ -134,13 +137,13 @@ def _text(
 
 def _of_methods(lines: list[scores.Line], results: Results) -> list[str]:
   return [
-    _READING + "\n",
-    tables.win_rates(lines),
-    _DIFFERENCES + "\n",
-    tables.differences(lines),
-    _SELECTED + "\n",
+    _FRONTIER + "\n",
     tables.win_rates(lines, "selected_"),
+    _DIFFERENCES + "\n",
     tables.differences(lines, "selected_"),
+    _CROSSING + "\n",
+    tables.win_rates(lines),
+    tables.differences(lines),
     "Checkpoints on test prompts, mean over seeds:\n",
     tables.tested(lines),
     "What a cell took, a learned reward's fitting included. Tokens trained "

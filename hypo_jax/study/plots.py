@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots of a study: small panels, one a method or a control.
 
-Bands are 95% t intervals over seeds. Curves over KL are read at first crossing
-and drawn as far as most seeds reach.
+Bands are 95% t intervals over seeds. Curves over KL are drawn as far as most
+seeds reach: win rates as frontiers, of the best evaluation up to each KL, others
+at the first crossing.
 """
 
 import math
@@ -20,7 +21,15 @@ from hypo_jax.study.scores import Results
 # A judge's point is so many nats of preference (labels have temperature 0.25).
 _NATS_PER_REWARD = 4.0
 _COLOURS = ("dpo", "other1", "other2", "other3", "seen", "ink")
-_LABELS = {"win_rate": "win rate", "reward_mean": "reward (judge)"}
+_LABELS = {"wins": "win rate", "reward_mean": "reward (judge)"}
+# What the optimum calls them, and how they are read.
+_OPTIMUM = {"wins": "win_rate", "reward_mean": "reward"}
+_READINGS = {
+  "wins": "The best evaluation up to each KL, chosen on half of the prompts and "
+  "read off the other half. The higher curve is the better method.",
+  "reward_mean": "Read where a method first reaches each KL. The higher curve "
+  "is the better method there.",
+}
 _KL = "KL to the reference, nats"
 _INCH = 2.5  # of a panel's height
 
@@ -86,9 +95,9 @@ def frontiers(
     rows: of one table, HyPO's the first.
     results: of the cells that are done.
     optima: by seed; see `curves.of_optimum`.
-    field: "win_rate" or "reward_mean".
+    field: "wins" or "reward_mean".
   """
-  best = curves.of_optimum(optima, rows[0].seeds, field.split("_mean")[0])
+  best = curves.of_optimum(optima, rows[0].seeds, _OPTIMUM[field])
   main = curves.at_equal_kl(rows[0], results, field)
 
   def fill(row: Row) -> Callable[[Any], None]:
@@ -110,7 +119,7 @@ def frontiers(
   return _panels(
     name,
     f"{_LABELS[field].capitalize()} at equal KL",
-    "At equal KL the higher curve is the better method.",
+    _READINGS[field],
     {row.label: fill(row) for row in rows[1:]},
     handles,
   )
@@ -187,7 +196,7 @@ def controls(
   return _panels(
     "controls",
     "Controls: reward at equal KL",
-    "At equal KL the higher curve is the better method.",
+    _READINGS["reward_mean"],
     {title: fill(rows) for title, rows in tables.items()},
     [
       marker("hypo", main.label, marker=""),
@@ -245,8 +254,8 @@ def make_plots(
     if found := tables.pop(title, None):
       main = plan.main_row(rows)
       shown = [main, *(row for row in found if row.cell != main.cell)]
-      for field in ("win_rate", "reward_mean"):
-        name = f"frontier_{field.split('_mean')[0]}{suffix}"
+      for field, short in _OPTIMUM.items():
+        name = f"frontier_{short}{suffix}"
         plots.append(frontiers(name, shown, results, optima, field))
       if plot := proxy(found, results):
         plots.append(plot)

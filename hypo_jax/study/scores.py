@@ -14,7 +14,7 @@ from hypo_jax.study.plan import Row
 LEVELS = (1.0, 2.0, 3.0, 4.0)  # nats
 LIMIT = 4.0  # of areas, nats
 AREA = "area"
-# In the order of the tables; the first is what the verdict goes by.
+# In the order of the tables. The verdict goes by the area of the selected.
 OUTCOMES = (AREA, *(f"kl_{level:g}" for level in LEVELS))
 
 # What came out of a cell, by seed and cell.

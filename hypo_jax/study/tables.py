@@ -17,6 +17,8 @@ _HEADS = {
   "area": "area, KL 0 to 4",
   **{f"kl_{level:g}": f"KL {level:g}" for level in LEVELS},
 }
+# What verdicts go by.
+VERDICT = "selected_area"
 _CHECKPOINTS = {
   "best": "best by validation reward",
   "best_pair_loss": "best by held-out pair loss",
@@ -126,12 +128,12 @@ def costs(lines: Sequence[Line], results: Results) -> str:
 
 
 def controls(lines: Sequence[Line]) -> str:
-  """Returns a control's rows: area, difference to HyPO, checkpoints."""
+  """Returns a control's rows: frontier's area, difference, checkpoints."""
   rows = []
   for line in lines:
     values = line.values
-    cells = [line.row.label, seeds_of(line), interval(values.get("area"))]
-    difference = (line.differences or {}).get("area")
+    cells = [line.row.label, seeds_of(line), interval(values.get(VERDICT))]
+    difference = (line.differences or {}).get(VERDICT)
     cells.append(interval(difference, signed=True))
     for which in _CHECKPOINTS:
       cells.append(
