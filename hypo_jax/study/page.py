@@ -15,10 +15,10 @@ from hypo_jax.study.scores import Results
 
 _METHODS = (plan.MAIN_TABLE, plan.JUDGE_TABLE, plan.SMOKE_TABLE)
 _FRONTIER = (
-  "Mean over seeds with the 95% t interval, on validation prompts. The frontier "
-  "at a KL is the win rate of the best evaluation up to it, chosen on half of "
-  "the prompts and read off the other half; `area` is its mean over KL 0 to 4 "
-  "nats."
+  "Mean over seeds with the 95% t interval, on validation prompts. The "
+  "frontier at a KL is the win rate of the best evaluation up to it, chosen on "
+  "half of the prompts and read off the other half; `area` is its mean over "
+  "KL 0 to 4 nats."
 )
 _DIFFERENCES = (
   "Paired by seed; p values by Holm over the rows, each column apart. The "

@@ -3,8 +3,8 @@
 """The plots of a study: small panels, one a method or a control.
 
 Bands are 95% t intervals over seeds. Curves over KL are drawn as far as most
-seeds reach: win rates as frontiers, of the best evaluation up to each KL, others
-at the first crossing.
+seeds reach: win rates as frontiers, of the best evaluation up to each KL, other
+fields at the first crossing.
 """
 
 import math
@@ -25,8 +25,8 @@ _LABELS = {"wins": "win rate", "reward_mean": "reward (judge)"}
 # What the optimum calls them, and how they are read.
 _OPTIMUM = {"wins": "win_rate", "reward_mean": "reward"}
 _READINGS = {
-  "wins": "The best evaluation up to each KL, chosen on half of the prompts and "
-  "read off the other half. The higher curve is the better method.",
+  "wins": "The best evaluation up to each KL, chosen on half of the prompts "
+  "and read off the other half. The higher curve is the better method.",
   "reward_mean": "Read where a method first reaches each KL. The higher curve "
   "is the better method there.",
 }
