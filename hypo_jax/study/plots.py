@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from hypo_jax.report.canvas import Plot, marker, render, style_axes
 from hypo_jax.report.style import MARKERS, light
 from hypo_jax.study import curves, plan
@@ -56,7 +58,11 @@ def _panels(
   *,
   columns: int = 3,
 ) -> Plot:
-  """Draws a grid of panels, each by its function, all axes alike."""
+  """Draws a grid of panels, each by its function, all axes alike.
+
+  Axes fit the lines: with two seeds, bands would squeeze them flat.
+  """
+  columns = min(columns, len(panels))
   rows = math.ceil(len(panels) / columns)
 
   def draw(figure: Any, narrow: bool) -> None:
@@ -69,6 +75,11 @@ def _panels(
       fill(axes)
       axes.set_title(head, fontsize=9.5, color=light("ink"), loc="left")
       axes.label_outer()
+    drawn = [line.get_ydata() for axes in grid.flat for line in axes.lines]
+    if drawn:
+      low, high = np.min(np.hstack(drawn)), np.max(np.hstack(drawn))
+      space = 0.15 * max(high - low, 0.01)
+      grid.flat[0].set_ylim(low - space, high + space)
     if handles:
       figure.legend(
         handles=list(handles),
