@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
   config = hypo.get_config()
   config.baselines = ConfigDict()
   config.checkpoint.keep = 1
+  config.reward_model.num_steps = 16  # docs/results/reward_steps.md
   config.evaluate.num_prompts = 256
   config.evaluate.samples_per_prompt = 4
   config.evaluate.optimum_samples = 16384  # of each seed's reference
