@@ -91,6 +91,9 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(
       f"--anew: expected with --mode=train, got {_MODE.value}"
     )
+  if "study" in config:
+    _study(config, workdir)
+    return
   if not looks_only:
     claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
   try:
@@ -142,6 +145,30 @@ def _train(config, workdir: pathlib.Path) -> None:
   if not _PROCESS_ID.value:
     print(report.terminal_summary(result))
     print(f"report: {workdir / 'report.html'}")
+
+
+def _study(config, workdir: pathlib.Path) -> None:
+  from hypo_jax import loop
+  from hypo_jax.job.study import run_study
+
+  if _MODE.value != "train" or _COORDINATOR.value:
+    raise app.UsageError(
+      "--mode, --coordinator: expected train on one host for a study, got "
+      f"{_MODE.value}, {_COORDINATOR.value}"
+    )
+  if _ANEW.value and workdir.exists():
+    shutil.rmtree(workdir)
+  try:
+    failed = run_study(config, workdir)
+  except loop.Stopped as stopped:
+    print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
+    sys.exit(130)
+  except ValueError as error:
+    if "expected" not in str(error):
+      raise
+    sys.exit(f"error: {error}")
+  if failed:
+    sys.exit("\n".join([f"failed cells: {len(failed)}", *failed]))
 
 
 def _keep_programs() -> None:

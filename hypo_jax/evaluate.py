@@ -219,7 +219,8 @@ class Split:
   Attributes:
     prompts: n texts (or messages).
     prompt_rows: "prompt_tokens" and "prompt_mask" of them.
-    train_prompt_rows: the same of some prompts that training saw.
+    train_prompt_rows: the same of some prompts that training saw; None leaves
+      `kl_train_prompts` None.
     pairs: held-out pairs, as `PreferenceBatch` names its arrays.
     ref_pair_log_probs: [m, 2], the reference's.
     ref_judged: the reference's own completions, judged; None without a judge.
@@ -228,7 +229,7 @@ class Split:
 
   prompts: list[Any]
   prompt_rows: Arrays
-  train_prompt_rows: Arrays
+  train_prompt_rows: Arrays | None
   pairs: Arrays
   ref_pair_log_probs: np.ndarray
   ref_judged: Judged | None
@@ -285,10 +286,12 @@ class Evaluator:
     samples = self.sample(params, split.prompt_rows, key)
     judged = self.judged(split.prompts, samples)
     entry = self.describe(params, split, samples, judged)
-    train_key = jax.random.fold_in(key, 1)
-    on_train = self.sample(params, split.train_prompt_rows, train_key)
-    short = on_train.cut(self.completion_length)
-    entry["kl_train_prompts"] = float(short.token_kl.sum(-1).mean())
+    entry["kl_train_prompts"] = None
+    if split.train_prompt_rows is not None:
+      train_key = jax.random.fold_in(key, 1)
+      on_train = self.sample(params, split.train_prompt_rows, train_key)
+      short = on_train.cut(self.completion_length)
+      entry["kl_train_prompts"] = float(short.token_kl.sum(-1).mean())
     return entry, samples, judged
 
   def describe(self, params, split, samples, judged) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def test_a_broken_full_size_config_is_told(lowered, text, message):
 def test_every_config_has_the_same_keys_and_names_its_command(path):
   config = runpy.run_path(str(path))["get_config"]()
   default = runpy.run_path(str(ROOT / "configs/hypo.py"))["get_config"]()
-  free = ("model.architecture.", "baselines.")
+  free = ("model.architecture.", "baselines.", "study.")
 
   def keys(config):
     flat = config.to_dict()

@@ -33,6 +33,7 @@ LAYERS = {
   "sampling": 1,
   "coverage": 1,
   "statistics": 1,
+  "study": 2,
   "optimum": 0,
   "terms": 1,
   "diagnostics": 2,

@@ -209,7 +209,7 @@ def write_report(
     "policies": policies,
     "matched_kl": [],
     "comparisons": _comparisons(job, measured, histories),
-    "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+    "versions": versions(),
     "seed": job.config.seed,
     "warnings": list(job.warnings),
   }
@@ -232,6 +232,11 @@ def write_report(
     write_json(job.workdir / "report.json", result)
   job.barrier("report")
   return result
+
+
+def versions() -> dict[str, str]:
+  """Returns the versions of the packages that results depend on."""
+  return {p: importlib.metadata.version(p) for p in _PACKAGES}
 
 
 def _public(entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,196 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a study's page: tables in Markdown, plots, and all scores as JSON."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hypo_jax.checkpoint import write_json
+from hypo_jax.report.canvas import Plot
+from hypo_jax.study import plan, plots, scores, tables
+from hypo_jax.study.plan import Row
+from hypo_jax.study.scores import Results
+
+_METHODS = (plan.MAIN_TABLE, plan.JUDGE_TABLE, plan.SMOKE_TABLE)
+_FRONTIER = (
+  "Mean over seeds with the 95% t interval, on validation prompts. The "
+  "frontier at a KL is the win rate of the best evaluation up to it, chosen on "
+  "half of the prompts and read off the other half; `area` is its mean over "
+  "KL 0 to 4 nats."
+)
+_DIFFERENCES = (
+  "Paired by seed; p values by Holm over the rows, each column apart. The "
+  "verdict goes by the frontier's area."
+)
+_CROSSING = (
+  "Read where the training curve first reaches a KL instead, linear between "
+  "evaluations; a curve that never does is read at its largest KL."
+)
+_CONTROLS = (
+  "`area` is the frontier's: the best evaluation up to "
+  "each KL, mean over KL 0 to 4 nats, chosen and read on different prompts. "
+  "Differences to HyPO are paired by seed, with the uncorrected 95% t "
+  "interval; checkpoints are measured on test prompts: win rate at its KL."
+)
+
+
+def stem(subset: str) -> str:
+  """Returns the page's name without its ending."""
+  return "study" if subset == "all" else f"study_{subset}"
+
+
+def write(
+  folder: pathlib.Path,
+  subset: str,
+  rows: Sequence[Row],
+  results: Results,
+  optima: Mapping[int, Any],
+  failed: Mapping[tuple[int, str], str],
+) -> pathlib.Path:
+  """Writes <stem>.md, <stem>.json and <stem>/*.png; returns the first.
+
+  Args:
+    folder: made if missing.
+    subset: of `plan.SUBSETS`.
+    rows: of the subset.
+    results: of its cells that are done.
+    optima: by seed, a value of `job.optimum.describe` at OPTIMUM_BETA, and its
+      "frontier".
+    failed: by cell, its folder and error in a line.
+  """
+  name = stem(subset)
+  (folder / name).mkdir(parents=True, exist_ok=True)
+  drawn = plots.make_plots(rows, results, optima) if results else []
+  for plot in drawn:
+    (folder / name / f"{plot.name}.png").write_bytes(plot.png)
+  compared = _compared(rows, results)
+  text = _text(subset, rows, results, optima, failed, compared, drawn)
+  path = folder / f"{name}.md"
+  path.write_text(text)
+  write_json(folder / f"{name}.json", _figures(compared))
+  return path
+
+
+def _compared(
+  rows: Sequence[Row], results: Results
+) -> dict[str, list[scores.Line]]:
+  """Returns the lines of every table but tuning's."""
+  found = plan.tables([row for row in rows if not plan.is_tuning(row)])
+  if not found:
+    return {}
+  compared = {}
+  for title, group in found.items():
+    # Of the judge's table, too: HyPO, with pairs alone, on the same seeds.
+    main = plan.main_row([row for group in found.values() for row in group])
+    compared[title] = scores.compare(group, results, main.cell)
+  return compared
+
+
+def _figures(compared: Mapping[str, list[scores.Line]]) -> dict[str, Any]:
+  """Returns every score of every cell, by table, row and seed."""
+  return {
+    title: {
+      line.row.label: {
+        "cell": line.row.cell,
+        "settings": dict(line.row.settings),
+        "scores": {str(seed): found for seed, found in line.scores.items()},
+        "missing": list(line.missing),
+      }
+      for line in lines
+    }
+    for title, lines in compared.items()
+  }
+
+
+def _text(
+  subset: str,
+  rows: Sequence[Row],
+  results: Results,
+  optima: Mapping[int, Any],
+  failed: Mapping[tuple[int, str], str],
+  compared: Mapping[str, list[scores.Line]],
+  drawn: Sequence[Plot],
+) -> str:
+  parts = [_head(subset, rows, results), _missing(rows, results, failed)]
+  for plot in drawn:
+    image = f"![{plot.alt}]({stem(subset)}/{plot.name}.png)"
+    parts.append(f"{image}\n\n{plot.reading}\n")
+  for title, group in plan.tables(rows).items():
+    parts.append(f"## {title}\n")
+    if plan.is_tuning(group[0]):
+      parts.append(tables.tuned(group, results))
+    elif title in _METHODS:
+      parts += _of_methods(compared[title], results)
+    else:
+      parts += [_CONTROLS + "\n", tables.controls(compared[title])]
+    if title == plan.OPTIMUM_TABLE:
+      parts += [
+        f"J = reward − {plan.OPTIMUM_BETA} KL of the last checkpoint, test "
+        "prompts; J* from the reference's completions of the same prompts.\n",
+        tables.recovered(group, results, optima),
+        tables.optimum({s: optima[s] for s in group[0].seeds if s in optima}),
+      ]
+  return "\n".join(parts)
+
+
+def _of_methods(lines: list[scores.Line], results: Results) -> list[str]:
+  return [
+    _FRONTIER + "\n",
+    tables.win_rates(lines, "selected_"),
+    _DIFFERENCES + "\n",
+    tables.differences(lines, "selected_"),
+    _CROSSING + "\n",
+    tables.win_rates(lines),
+    tables.differences(lines),
+    "Checkpoints on test prompts, mean over seeds:\n",
+    tables.tested(lines),
+    "What a cell took, a learned reward's fitting included. Tokens trained "
+    "count padding and epochs; labels are pairs labelled, or completions "
+    "judged; seconds are those of the steps on a worker's share of the cores, "
+    "evaluations left out.\n",
+    tables.costs(lines, results),
+    "Settings:\n",
+    "\n".join(
+      f"- {line.row.label}: `{json.dumps(dict(line.row.settings))}`"
+      for line in lines
+    )
+    + "\n",
+  ]
+
+
+def _head(subset: str, rows: Sequence[Row], results: Results) -> str:
+  versions = sorted(
+    {
+      ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+      for result in results.values()
+    }
+  )
+  command = (
+    f"python run.py --config=configs/study.py --config.study.subset={subset}"
+  )
+  seeds = sorted({seed for row in rows for seed in row.seeds})
+  return (
+    f"# Study: {subset}\n\n`{command}`; seeds {', '.join(map(str, seeds))}; "
+    f"{'; '.join(versions) or 'nothing is done'}. What is run and tested was "
+    "fixed beforehand: [the plan](study_plan.md).\n"
+  )
+
+
+def _missing(
+  rows: Sequence[Row],
+  results: Results,
+  failed: Mapping[tuple[int, str], str],
+) -> str:
+  """Says which cells are not there; nothing is left out in silence."""
+  wanted = plan.cells(rows)
+  missing = [key for key in wanted if key not in results]
+  if not missing:
+    return f"All {len(wanted)} cells are done.\n"
+  lines = [f"**{len(missing)} of {len(wanted)} cells are missing:**\n"]
+  lines += [
+    f"- {failed.get((seed, name), f'{name}, seed {seed}: not run')}"
+    for seed, name in missing
+  ]
+  return "\n".join(lines) + "\n"

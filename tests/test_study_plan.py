@@ -1,0 +1,342 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which cells a study has, how settings are chosen, what the page says."""
+
+import json
+import pathlib
+import runpy
+
+import numpy as np
+import pytest
+
+from hypo_jax.job import cells as job_cells
+from hypo_jax.job import workers
+from hypo_jax.job.methods import check_job, resolved
+from hypo_jax.study import methods, page, plan, scores, tables, tuning
+
+ROOT = pathlib.Path(__file__).parents[1]
+CHOSEN = {name: dict(methods.base(name)[1]) for name in methods.METHODS}
+HOW = {
+  "seeds": range(11, 21),
+  "control_seeds": range(11, 16),
+  "tuning_seeds": (2000, 2001),
+  "chosen": CHOSEN,
+}
+
+
+def rows_of(subset, **more):
+  return plan.make_rows(subset, **(HOW | more))
+
+
+@pytest.fixture(scope="module")
+def config():
+  return runpy.run_path(str(ROOT / "configs" / "study.py"))["get_config"]()
+
+
+def test_every_method_has_the_same_budget():
+  for name, method in methods.METHODS.items():
+    grid = methods.grid(name)
+    assert len(grid) == 9
+    rates = {round(s[methods.RATE] / method.rate, 9) for s in grid.values()}
+    assert rates == {round(1 / 3, 9), 1.0, 3.0}
+    assert {s[method.coefficient] for s in grid.values()} == set(method.values)
+    own = {methods.RATE, method.coefficient}
+    for settings in grid.values():
+      assert {k: v for k, v in settings.items() if k not in own} == {
+        k: v for k, v in method.rest.items() if k not in own
+      }
+  names = [n for m in methods.METHODS for n in methods.grid(m)]
+  assert len(set(names)) == len(names)
+
+
+def test_the_tables_hold_the_methods_and_never_mix():
+  by_table = plan.tables(rows_of("main"))
+  assert [len(rows) for rows in by_table.values()] == [11, 4]
+  for row in by_table[plan.MAIN_TABLE]:
+    assert row.settings.get("reward", "model") == "model"
+  for row in by_table[plan.JUDGE_TABLE]:
+    assert row.settings["reward"] == "judge"
+  assert all(row.seeds == tuple(range(11, 21)) for row in rows_of("main"))
+
+
+def test_tuning_has_no_seed_of_the_results():
+  tuned = {s for row in rows_of("tuning") for s in row.seeds}
+  shown = {s for row in rows_of("main") for s in row.seeds}
+  assert tuned == {2000, 2001} and not tuned & shown
+  with pytest.raises(
+    ValueError, match=r"study.seeds: expected none .* \[11, 12\]"
+  ):
+    rows_of("main", tuning_seeds=(11, 12))
+  with pytest.raises(ValueError, match=r"control_seeds: expected .* \[9\]"):
+    rows_of("controls", control_seeds=(9, 11))
+  with pytest.raises(ValueError, match="subset: expected one of .* 'mian'"):
+    rows_of("mian")
+
+
+def test_main_needs_what_tuning_chose():
+  left = {k: v for k, v in CHOSEN.items() if k != "rloo"}
+  with pytest.raises(ValueError, match="missing rloo; run"):
+    rows_of("main", chosen=left)
+  with pytest.raises(ValueError, match="missing chi_po, dpo"):
+    rows_of("controls", chosen=None)
+
+
+def test_equal_settings_are_one_cell():
+  controls = plan.tables(rows_of("controls"))
+  refresh = controls["Rollouts refreshed every n steps"]
+  assert [row.cell for row in refresh] == [
+    "hypo",
+    "refresh-4",
+    "refresh-16",
+    "refresh-64",
+  ]
+  assert "hypo" in [row.cell for row in controls["The KL's weight"]]
+  assert "hypo" in [row.cell for row in controls["Rollouts a prompt"]]
+  cells = plan.cells(rows_of("controls"))
+  frozen = {(s, frozenset(v.items())) for (s, _), v in cells.items()}
+  assert len(frozen) == len(cells)
+  broken = [*rows_of("main"), rows_of("main")[1]._replace(cell="hypo")]
+  with pytest.raises(ValueError, match="cell hypo: expected one set"):
+    plan.cells(broken)
+
+
+def test_a_control_changes_what_its_label_says_and_no_more():
+  hypo, dpo = CHOSEN["hypo"], CHOSEN["dpo"]
+  for row in rows_of("controls"):
+    if row.table == plan.OPTIMUM_TABLE:
+      continue
+    changed = min(
+      len({k for k, v in row.settings.items() if start.get(k) != v})
+      for start in (hypo, dpo)
+    )
+    # The loss, the KL's weight and another one instead are three keys.
+    assert changed <= 3, row
+
+
+@pytest.mark.parametrize("subset", ["smoke", "tuning", "main", "controls"])
+def test_every_cell_is_a_job_that_can_be_set_up(config, subset):
+  for (seed, _), settings in plan.cells(rows_of(subset)).items():
+    own = job_cells.cell_config(config, seed, settings)
+    assert own.seed == seed and "study" not in own
+    for key, value in settings.items():
+      section = own
+      for part in key.split("."):
+        section = section[part]
+      assert section == value
+    preference = own.preference.to_dict() | own.online.to_dict()
+    found = resolved(preference)
+    check_job(own, {found["method"]: found})
+
+
+def test_cells_of_one_start_run_together_in_chunks():
+  wanted = plan.cells(rows_of("controls"))
+  chunks = workers.chunks(wanted)
+  assert sum(len(chunk.names) for chunk in chunks) == len(wanted)
+  for chunk in chunks:
+    assert 1 <= len(chunk.names) <= 8
+    starts = {plan.start_of(wanted[chunk.seed, n]) for n in chunk.names}
+    assert starts == {chunk.start}
+  assert {"start", "start-num_pairs-2048"} < {c.start for c in chunks}
+  assert plan.start_of({"data.num_pairs": 512, "data.uniform_share": 0.1}) == (
+    "start-num_pairs-512-uniform_share-0.1"
+  )
+
+
+def test_workers_share_the_cores():
+  everything = workers.core_shares(1)
+  assert len(everything) == 1
+  alone = workers.core_shares(0)
+  assert sorted(alone) == [(core,) for core in everything[0]]
+  with pytest.raises(ValueError, match="study.workers: expected 0 to"):
+    workers.core_shares(len(everything[0]) + 1)
+
+
+def entry(step, kl, win, reward, *, wins=None, pair_loss=0.7):
+  return {
+    "step": step,
+    "kl_rao_blackwell": kl,
+    "win_rate": win,
+    "wins": [win, win] if wins is None else wins,
+    "reward_mean": reward,
+    "invalid_rate": 0.05,
+    "pair_loss": pair_loss,
+    "length_mean": 20.0,
+  }
+
+
+def result(*entries):
+  costs = dict.fromkeys(
+    ("updates", "tokens_trained", "tokens_sampled", "labels", "seconds"), 1.0
+  )
+  last = entries[-1]
+  return {
+    "history": list(entries),
+    "test": {name: last for name in ("last", "best", "best_pair_loss")},
+    "costs": costs,
+    "versions": {"jax": "0"},
+  }
+
+
+def test_a_setting_is_worth_its_best_reward_within_four_nats():
+  far = [entry(0, 0, 0.5, 0.0), entry(5, 3.0, 0.6, 0.1), entry(9, 5, 0.9, 0.9)]
+  near = [entry(0, 0, 0.5, 0.0), entry(5, 3.9, 0.6, 0.2), entry(9, 1, 0.4, 0.1)]
+  assert tuning.best_within(far)["step"] == 5
+  assert tuning.worth([far, near]) == pytest.approx(0.15)
+  assert tuning.choose({"a": [far, far], "b": [near, far]}) == "b"
+  assert tuning.choose({"a": [far, near], "b": [near, far]}) == "a"
+  with pytest.raises(ValueError, match="on each of 2 seeds, missing for b"):
+    tuning.choose({"a": [far, near], "b": [near]})
+  with pytest.raises(ValueError, match="missing for all"):
+    tuning.choose({})
+
+
+def test_scores_begin_at_the_reference():
+  # What is measured at step 0 is noise around 0 and 0.5.
+  found = scores.score(
+    result(
+      entry(0, 1e-7, 0.47, 0.0, wins=[0.4, 0.54]),
+      entry(5, 2.0, 0.7, 0.2, wins=[0.6, 0.8]),
+    )
+  )
+  assert found["kl_1"] == pytest.approx(0.6)
+  assert found["kl_4"] == found["kl_2"] == pytest.approx(0.7)
+  assert found["area"] == pytest.approx((2 * 0.6 + 2 * 0.7) / 4)
+  assert found["selected_kl_1"] == 0.5
+  assert found["selected_kl_2"] == pytest.approx(0.7)
+  assert found["largest_kl"] == 2.0 and found["last_win_rate"] == 0.7
+
+
+def test_a_diverged_run_is_scored_as_far_as_it_went():
+  whole = [entry(0, 0, 0.5, 0.0), entry(5, 2.0, 0.7, 0.2)]
+  nothing = entry(9, None, 0.01, -1.0)
+  found = scores.score(result(*whole, nothing))
+  before = scores.score(result(*whole))
+  assert found["last_win_rate"] == 0.01 and "last_kl" not in found
+  for name in scores.OUTCOMES:
+    assert found[name] == before[name]
+  assert tuning.best_within([*whole, nothing])["step"] == 5
+  broken = {"history": [{"kl": float("nan"), "wins": [1.0, float("inf")]}]}
+  kept = job_cells._with_none(broken)
+  assert kept == {"history": [{"kl": None, "wins": [1.0, None]}]}
+
+
+def made_results(rows, ahead):
+  """Results in which a method's win rate at KL 4 is ahead by so much."""
+  rng = np.random.default_rng(0)
+  noise = {seed: rng.normal(0, 0.05) for seed in range(11, 21)}
+  return {
+    (seed, row.cell): result(
+      entry(0, 0.0, 0.5, 0.0),
+      entry(
+        300,
+        4.0,
+        0.7 + noise[seed] + ahead.get(row.cell, 0) + rng.normal(0, 1e-3),
+        0.3,
+      ),
+    )
+    for row in rows
+    for seed in row.seeds
+  }
+
+
+def test_differences_are_paired_by_seed_and_corrected_over_the_table():
+  rows = plan.tables(rows_of("main"))[plan.MAIN_TABLE]
+  results = made_results(rows, {"dpo": -0.1, "ipo": 0.05})
+  lines = scores.compare(rows, results, "hypo")
+  by_cell = {line.row.cell: line for line in lines}
+  assert by_cell["hypo"].differences is None
+  dpo = by_cell["dpo"]
+  # Seeds vary by 0.05, differences within a seed by 0.0015.
+  assert dpo.differences["kl_4"].mean == pytest.approx(-0.1, abs=0.003)
+  width = dpo.differences["kl_4"].high - dpo.differences["kl_4"].low
+  assert width < 0.01 < dpo.values["kl_4"].high - dpo.values["kl_4"].low
+  assert dpo.adjusted["area"] < 1e-6 and by_cell["ipo"].adjusted["area"] < 1e-6
+  raw = by_cell["rloo"].differences["area"].p
+  assert by_cell["rloo"].adjusted["area"] >= raw
+
+
+def test_a_missing_cell_is_named_gets_no_verdict_and_still_counts():
+  rows = plan.tables(rows_of("main"))[plan.MAIN_TABLE]
+  results = made_results(rows, {"dpo": -0.1, "ipo": 0.05})
+  del results[13, "dpo"]
+  for seed in range(11, 21):
+    del results[seed, "ppo"]
+  lines = {
+    line.row.cell: line for line in scores.compare(rows, results, "hypo")
+  }
+  assert lines["dpo"].missing == (13,) and lines["dpo"].adjusted["area"] is None
+  assert lines["dpo"].differences["area"].count == 9
+  assert len(lines["ppo"].missing) == 10
+  ipo = lines["ipo"]
+  assert ipo.adjusted["area"] == pytest.approx(10 * ipo.differences["area"].p)
+  text = tables.differences(list(lines.values()))
+  assert "**9 of 10**" in text and "p not given" in text
+  assert "| PPO | **0 of 10** |" in text
+
+
+def test_nothing_is_held_against_itself():
+  rows = plan.tables(rows_of("main"))[plan.MAIN_TABLE]
+  text = tables.differences(scores.compare(rows, {}, "hypo"))
+  assert "HyPO, Rao-Blackwell" not in text and "HyPO, sequence" in text
+
+
+def test_the_page_says_what_is_missing_and_holds_every_score(tmp_path):
+  rows = rows_of("main")
+  results = made_results(rows, {"dpo": -0.1})
+  del results[13, "dpo"], results[14, "ipo"]
+  failed = {(13, "dpo"): "runs/study/13/dpo: ValueError: no"}
+  path = page.write(tmp_path, "main", rows, results, {}, failed)
+  text = path.read_text()
+  assert path.name == "study_main.md"
+  assert "**2 of 150 cells are missing:**" in text
+  assert "- runs/study/13/dpo: ValueError: no" in text
+  assert "- ipo, seed 14: not run" in text
+  figures = json.loads((tmp_path / "study_main.json").read_text())
+  dpo = figures[plan.MAIN_TABLE]["DPO"]
+  assert dpo["missing"] == [13] and len(dpo["scores"]) == 9
+  for name in ("frontier_win_rate", "frontier_reward"):
+    assert (tmp_path / "study_main" / f"{name}.png").stat().st_size > 10_000
+
+
+def optimum_of(seed):
+  points = [
+    {"kl": kl, "win_rate": 0.5 + 0.1 * kl, "reward": 0.2 * kl}
+    for kl in (0.0, 1.0, 4.5)
+  ]
+  return {
+    "beta": 0.1,
+    "value": 0.5,
+    "value_stderr": 0.01,
+    "excess": 0.002,
+    "reference": 0.0,
+    "effective_samples": 900.0,
+    "frontier": points,
+  }
+
+
+def test_the_controls_page_gives_the_share_of_the_optimum(tmp_path):
+  rows = rows_of("controls")
+  results = made_results(rows, {})
+  optima = {seed: optimum_of(seed) for seed in range(11, 16)}
+  text = page.write(tmp_path, "controls", rows, results, optima, {}).read_text()
+  # J = 0.3 - 0.1 x 4 = -0.1 of 0.5.
+  share = "-0.100 [-0.100, -0.100] | -0.200 [-0.200, -0.200]"
+  assert share.replace("-", "−") in text
+  for name in ("controls", "epochs"):
+    assert (tmp_path / "study_controls" / f"{name}.png").exists()
+
+
+def test_the_tuning_page_marks_the_choice(tmp_path):
+  rows = rows_of("tuning")
+  results = {
+    (seed, row.cell): result(entry(0, 0, 0.5, 0.0), entry(5, 1, 0.6, 0.1))
+    for row in rows
+    for seed in row.seeds
+  }
+  best = list(methods.grid("ppo"))[7]
+  results[2000, best] = result(entry(0, 0, 0.5, 0.0), entry(5, 1, 0.6, 0.4))
+  text = page.write(tmp_path, "tuning", rows, results, {}, {}).read_text()
+  assert text.count("| chosen, at the edge") == len(methods.METHODS)
+  line = next(x for x in text.splitlines() if "0.400" in x)
+  assert line.startswith("| 9.0e-04 | kl_coef 0.3 |")
+  assert line.endswith("| chosen, at the edge of learning_rate |")
