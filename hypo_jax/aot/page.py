@@ -8,7 +8,8 @@ from typing import Any
 
 from hypo_jax.aot import chips
 from hypo_jax.aot.summary import (
-  PROGRAMS,
+  FUSED,
+  labels,
   operation,
   pace,
   recommendation,
@@ -136,9 +137,9 @@ def _key(names: Iterable[str]) -> str:
 
 def _memory(plan: Any) -> str:
   state = plan.train.memory.arguments
-  rows = {}
+  rows, names = {}, labels(plan)
   for name, each in plan.programs.items():
-    rows[PROGRAMS[name]] = [
+    rows[names[name]] = [
       ("arguments", state + plan.idle),
       ("temporaries", each.memory.temporaries),
       ("results and program", each.memory.rest),
@@ -161,6 +162,7 @@ def _memory(plan: Any) -> str:
 
 
 def _times(plan: Any) -> tuple[str, ...]:
+  called = labels(plan)
   names = ("compute", "main memory", "interconnect", "predicted")
   values = {
     name: (e.compute, e.hbm, e.interconnect, e.step)
@@ -168,7 +170,7 @@ def _times(plan: Any) -> tuple[str, ...]:
   }
   whole = max(v for row in values.values() for v in row)
   bars = [
-    _bar(f"{PROGRAMS[name]}, {part}", [(part, value)], whole, seconds(value))
+    _bar(f"{called[name]}, {part}", [(part, value)], whole, seconds(value))
     for name, row in values.items()
     for part, value in zip(names, row, strict=True)
   ]
@@ -203,20 +205,20 @@ def _trial(plan: Any) -> tuple[str, str, str]:
 
 
 def _buffers(plan: Any) -> str:
-  parts = []
+  parts, names = [], labels(plan)
   for name, each in plan.programs.items():
     for label, buffers in (
       ("is given", each.arguments),
       ("makes", each.made),
     ):
       rows = [(operation(b.source), b.shape, size(b.bytes)) for b in buffers]
-      parts.append(f"<h3>The {PROGRAMS[name]} {label}</h3>")
+      parts.append(f"<h3>The {names[name]} {label}</h3>")
       parts.append(_table(("array", "shape", "size"), rows, sources=True))
   return "".join(parts)
 
 
 def _collectives(plan: Any) -> str:
-  rows = []
+  rows, names = [], labels(plan)
   for name, each in plan.programs.items():
     groups: dict[tuple[str, str, bool], list[float]] = {}
     for c in each.program.collectives:
@@ -229,7 +231,7 @@ def _collectives(plan: Any) -> str:
     for (source, kind, overlaps), (trips, moved, took) in ordered[:10]:
       rows.append(
         (
-          f"{PROGRAMS[name]}: {source}",
+          f"{names[name]}: {source}",
           kind + (", overlapped" if overlaps else ""),
           f"{trips:,.0f}",
           size(moved),
@@ -241,8 +243,10 @@ def _collectives(plan: Any) -> str:
 
 
 def _method(plan: Any) -> str:
-  notes = [
-    f"{PROGRAMS[name]}: {note}"
+  names = labels(plan)
+  notes = [FUSED] if plan.fused else []
+  notes += [
+    f"{names[name]}: {note}"
     for name, each in plan.programs.items()
     for note in each.notes
     + ((each.memory.message,) * bool(each.memory.message))
@@ -250,8 +254,10 @@ def _method(plan: Any) -> str:
   items = "".join(f"<li>{_text(note)}</li>" for note in notes)
   chip = plan.place.chip
   return (
-    "<p>Both programs were compiled for the slice by the TPU compiler; nothing "
-    "was run or measured. Memory is the compiler's account. Operations, bytes "
+    "<p>The programs were compiled for the slice by the TPU compiler; nothing "
+    "was run or measured. Rows are of full length; a train step that is given "
+    "its rollouts has a branch for each shorter length of the data besides, "
+    "left out here. Memory is the compiler's account. Operations, bytes "
     "and collectives are read from the compiled program, each loop as often as "
     "it runs. An instruction takes the longer of its operations at "
     f"{chip.flops / 1e12:g} TFLOP/s and its bytes at "
