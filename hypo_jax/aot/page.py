@@ -3,6 +3,7 @@
 """aot.html: what a plan takes on each device, as bars and tables."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ _STYLE = """
   color: var(--muted); margin: 0; }
 td.source { text-align: left; white-space: normal; overflow-wrap: anywhere;
   min-width: 16rem; }
+@media (max-width: 36rem) { td.source { min-width: 7.5rem; } }
 td.source, td.word { padding-left: 0; }
 """
 _COLOURS = {
@@ -52,7 +54,7 @@ def make_page(plan: Any, trials: Sequence[Any] = ()) -> str:
   parts = [
     '<p class="kicker">hypo_jax, compiled ahead for '
     f"{_text(plan.topology)}, {plan.place.num_devices} devices</p>",
-    f"<h1>{_text(verdict(plan))}</h1>",
+    f"<h1>{_text(_unbroken(verdict(plan)))}</h1>",
     _figures(plan),
     "<h2>Memory of a device</h2>",
     _memory(plan),
@@ -79,6 +81,11 @@ def _text(value: Any) -> str:
   return html.escape(str(value))
 
 
+def _unbroken(text: str) -> str:
+  """Keeps a number and its unit on one line."""
+  return re.sub(r"(\d) (?=([KMG]i)?B\b|m?s\b)", "\\1\N{NO-BREAK SPACE}", text)
+
+
 def _figures(plan: Any) -> str:
   if plan.fits:
     _, _, mfu = utilisation(plan)[0]
@@ -87,7 +94,7 @@ def _figures(plan: Any) -> str:
       ("Step, at best", seconds(plan.step_seconds)),
       ("MFU, at best", f"{mfu:.2f}"),
       ("Tokens/s", f"{pace(plan):,.0f}"),
-      ("Chip hours", f"{plan.chip_hours:,.0f}"),
+      (f"Chip hours, {plan.num_steps} updates", f"{plan.chip_hours:,.0f}"),
     ]
   else:
     usable = plan.place.usable_hbm
@@ -188,9 +195,15 @@ def _help(plan: Any, trials: Sequence[Any]) -> str:
     parts.append(f"<p>{_text(recommendation(plan, trials))}</p>")
     rows = [("as it is", *_trial(plan))]
     for trial in trials:
-      figures = _trial(trial.plan) if trial.plan else (trial.refusal, "", "")
+      figures = _trial(trial.plan) if trial.plan else ("refused", "", "")
       rows.append((trial.change, *figures))
-    parts.append(_table(("change", "peak", "tokens/s", "step"), rows))
+    heads = ("change", "peak", "tokens/s", "step")
+    parts.append(_table(heads, rows, sources=True))
+    parts += [
+      f"<p>{_text(t.change)} is refused: {_text(t.refusal)}</p>"
+      for t in trials
+      if not t.plan
+    ]
   else:
     parts.append("<p>--search compiles a handful of changes and tells.</p>")
   items = "".join(f"<li>{_text(text)}</li>" for text in plan.advice)
@@ -238,6 +251,8 @@ def _collectives(plan: Any) -> str:
           seconds(took),
         )
       )
+  if not rows:
+    return "<p>None that is known.</p>"
   heads = ("for", "kind", "times", "a device sends", "seconds")
   return _table(heads, rows, sources=True)
 
