@@ -11,6 +11,7 @@ import runpy
 import subprocess
 import sys
 import types
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -416,13 +417,10 @@ def test_a_fused_step_saves_the_rollouts_prefill():
   trips = work.decode_trips(fused.job)
   model, batch = fused.job.model, fused.batch
   prefill = flops.count_function(
-    lambda params: model.prompt_forward(
-      params,
-      batch.prompt_tokens,
-      batch.prompt_mask,
-      first=batch.prompt_tokens.shape[1] - 1,
-    ),
+    partial(model.prompt_forward, first=batch.prompt_tokens.shape[1] - 1),
     model.abstract_params,
+    batch.prompt_tokens,
+    batch.prompt_mask,
   )
   apart = flops.count(split.train_jaxpr)
   drawn = flops.count(split.rollout_jaxpr, while_trips=trips)
