@@ -32,9 +32,9 @@ _STYLE = """
   background: var(--ink); }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .9rem;
   color: var(--muted); margin: 0; }
-td.source { text-align: left; white-space: normal; overflow-wrap: anywhere;
-  min-width: 16rem; }
-@media (max-width: 36rem) { td.source { min-width: 7.5rem; } }
+td.source { text-align: left; white-space: normal; overflow-wrap: break-word;
+  min-width: 16rem; max-width: 30rem; }
+@media (max-width: 36rem) { td.source { min-width: 7.5rem; max-width: 12rem; } }
 td.source, td.word { padding-left: 0; }
 """
 _COLOURS = {
@@ -79,6 +79,11 @@ def make_page(plan: Any, trials: Sequence[Any] = ()) -> str:
 
 def _text(value: Any) -> str:
   return html.escape(str(value))
+
+
+def _breaking(text: str) -> str:
+  """Escapes the name of a setting or array, which may be cut at its joints."""
+  return re.sub(r"([._=])(?=\w)", r"\1<wbr>", _text(text))
 
 
 def _unbroken(text: str) -> str:
@@ -224,9 +229,9 @@ def _buffers(plan: Any) -> str:
       ("is given", each.arguments),
       ("makes", each.made),
     ):
-      rows = [(operation(b.source), b.shape, size(b.bytes)) for b in buffers]
+      rows = [(operation(b.source), size(b.bytes), b.shape) for b in buffers]
       parts.append(f"<h3>The {names[name]} {label}</h3>")
-      parts.append(_table(("array", "shape", "size"), rows, sources=True))
+      parts.append(_table(("array", "size", "shape"), rows, sources=True))
   return "".join(parts)
 
 
@@ -291,7 +296,7 @@ def _table(
   head = "".join(f'<th scope="col">{_text(h)}</th>' for h in heads)
   style = ' class="source"' if sources else ""
   body = "".join(
-    f"<tr><td{style or ' class=word'}>{_text(row[0])}</td>"
+    f"<tr><td{style or ' class=word'}>{_breaking(row[0])}</td>"
     + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:])
     + "</tr>"
     for row in rows
