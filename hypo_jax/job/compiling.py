@@ -22,6 +22,7 @@ from hypo_jax.aot import chips, compiled, flops, memory
 from hypo_jax.aot.chips import Estimate, Slice
 from hypo_jax.aot.compiled import Buffer, Program, Work
 from hypo_jax.job import lowering, work
+from hypo_jax.job.methods import reads_reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,9 @@ def lower(config: Any, devices: Sequence[Any]) -> lowering.Lowered:
 
 def uses_frozen(lowered: lowering.Lowered) -> bool:
   """Whether the train step reads the reference's weights."""
-  return lowered.rollouts is not None or lowered.job.adapters
+  job = lowered.job
+  settings = job.methods[job.config.preference.method]
+  return reads_reference(settings) or job.adapters
 
 
 def compile_steps(
