@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hypo_jax import objective, sharding
-from hypo_jax.batch import Rows
+from hypo_jax.batch import Rows, predicting
 from hypo_jax.models import Model, TransformerConfig, row_attention, row_splash
 
 B, P, S, C = 8, 6, 3, 5
@@ -52,6 +52,19 @@ def rows(seed: int) -> Rows:
   )
 
 
+class InTwo(Model):
+  """Runs prompts, then slots that see their keys, as a fused step does."""
+
+  def row_hidden(self, params, rows):
+    last, keys_values = self.prompt_forward(
+      params, rows.prompt_tokens, rows.prompt_mask, first=P - 1
+    )
+    slots = self.slots_forward(
+      params, keys_values, rows.prompt_mask, rows.slot_tokens, rows.slot_mask
+    )
+    return predicting(last, slots)
+
+
 def loss(model, params, rows):
   scored = objective.score_rows(model, params, rows)
   return jnp.sum(jnp.where(rows.slot_mask, scored, 0.0))
@@ -80,9 +93,12 @@ def main() -> None:
         **dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
       )
       laid = jax.device_put(params, sharding.tree_shardings(mesh, params))
-      model = plain.with_rows(sharding.row_sharding(mesh))
-      found = step(model, laid, sharding.put_rows(mesh, batch))
-      results[f"{name} {mesh_name}"] = difference(found, expected)
+      placed = sharding.put_rows(mesh, batch)
+      for kind, how in {Model: "in one", InTwo: "in two"}.items():
+        model = kind(plain.config).with_rows(sharding.row_sharding(mesh))
+        found = step(model, laid, placed)
+        key = f"{name} {mesh_name} {how}"
+        results[key] = difference(found, expected)
   print(json.dumps(results))
 
 

@@ -11,17 +11,19 @@ import runpy
 import subprocess
 import sys
 import types
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from hypo_jax import sharding
-from hypo_jax.aot import chips, entries, memory, page, summary
+from hypo_jax.aot import chips, entries, flops, memory, page, summary
 from hypo_jax.aot.chips import CHIPS, Slice
 from hypo_jax.aot.compiled import Buffer, Collective, Program, Work
-from hypo_jax.job import aot, compiling, lowering
+from hypo_jax.job import aot, compiling, lowering, steps, work
 
 ROOT = pathlib.Path(__file__).parents[1]
 GIB = 2**30
@@ -130,6 +132,27 @@ def test_both_programs_must_fit_above_the_state():
   assert entries.entries(crowded)["rollout"]["fits"]
 
 
+def test_a_fused_step_is_the_step_and_its_rollouts_stand_beside_it():
+  fused = plan(fused=True)
+  found = entries.entries(fused)
+  step, rollout = found["train_step"], found["rollout"]
+  for entry in (step, rollout):
+    check_keys(entry)
+  # Of the train step's program alone, which does the work of both.
+  assert step["predicted"]["step_seconds"] == pytest.approx(3, rel=1e-4)
+  assert step["roofline_seconds"]["compute"] == pytest.approx(2)
+  assert step["collective_bytes"] == {"all-gather": 100e9}
+  assert step["predicted"]["mfu"] == pytest.approx((1.5 + 0.5) / 3, rel=1e-4)
+  # The job runs the other to time it, while the state is there.
+  assert step["bytes_per_device"]["peak"] == 9 * GIB
+  assert step["compile_seconds"] == 20
+  text = summary.summary(fused)
+  for part in ("fused step", "rollout alone", "drawn inside the train step"):
+    assert part in text
+    assert part in page.make_page(fused)
+  assert "without the rollout" not in text
+
+
 def test_a_reference_that_the_step_does_not_use_still_takes_its_place():
   assert plan(idle=2 * GIB).peak == plan().peak + 2 * GIB
   assert not plan(idle=7 * GIB).fits
@@ -209,7 +232,7 @@ def test_the_change_that_helps_most_is_the_fastest_that_fits():
   assert "best change: a=1: 2.40 times the tokens a second" in text
   assert summary.best(plan(), trials) is None
   assert "None of the 3 changes tried helps" in summary.summary(plan(), trials)
-  assert "c=3" in page.make_page(slow, trials)
+  assert "c=3 is refused: expected another" in page.make_page(slow, trials)
 
 
 class Stage:
@@ -370,6 +393,42 @@ def test_a_searched_change_keeps_batches_whole():
   ]
 
 
+@pytest.mark.parametrize("micro_batch_size", [8, 16])
+def test_the_program_that_the_job_runs_is_lowered(micro_batch_size):
+  config = small_config()
+  config.preference.micro_batch_size = micro_batch_size
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  lowered = lowering.lower(config, mesh)
+  job = lowered.job
+  settings = job.methods["hypo"]
+  assert lowered.fused == steps.fuses(job, settings) == (micro_batch_size == 16)
+  # A fused step returns its rollouts too.
+  assert len(lowered.train_step.out_info) == (3 if lowered.fused else 2)
+
+
+def test_a_fused_step_saves_the_rollouts_prefill():
+  """Operations of the two programs, less those of a prompts' forward."""
+  config = small_config()
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  fused = lowering.lower(config, mesh)
+  config.rollout.every_steps = 2  # With one, both run in one program.
+  split = lowering.lower(config, mesh)
+  assert fused.fused and not split.fused
+  trips = work.decode_trips(fused.job)
+  model, batch = fused.job.model, fused.batch
+  prefill = flops.count_function(
+    partial(model.prompt_forward, first=batch.prompt_tokens.shape[1] - 1),
+    model.abstract_params,
+    batch.prompt_tokens,
+    batch.prompt_mask,
+  )
+  apart = flops.count(split.train_jaxpr)
+  drawn = flops.count(split.rollout_jaxpr, while_trips=trips)
+  together = flops.count(fused.train_jaxpr, while_trips=trips)
+  assert prefill.flops > 0
+  assert together.flops == apart.flops + drawn.flops - prefill.flops
+
+
 def test_model_operations_count_as_by_hand():
   """Of the default's transformer: rows, heads, prefill and decoding."""
   config = small_config()
@@ -446,6 +505,18 @@ def test_what_is_made_in_an_arguments_shape_is_cut_as_that_one_is():
   assert 12 * 6 * 4 / 4 in made.values()
 
 
+def test_what_is_made_by_rows_is_a_devices_share_already():
+  mesh = AbstractMesh((4,), ("d",), axis_types=(AxisType.Auto,))
+  cut = PartitionSpec("d")
+  mapped = jax.shard_map(
+    lambda x: x[:, :, None] * x[:, None], mesh=mesh, in_specs=cut, out_specs=cut
+  )
+  jaxpr = jax.make_jaxpr(mapped)(np.ones((8, 3), np.float32))
+  first = memory.largest_made(jaxpr, {}, 4)[0]
+  assert first.bytes == 2 * 3 * 3 * 4
+  assert first.shape == "float32[2,3,3]"
+
+
 def run(*flags):
   return subprocess.run(
     [sys.executable, "run.py", "--config=configs/hypo.py", *flags],
@@ -511,15 +582,20 @@ def test_demand_20_what_the_compiler_refuses_for_memory_is_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_small_config_compiles_for_a_tpu_slice(tmp_path):
+@pytest.mark.parametrize(
+  ("mesh", "gathers"),
+  [((-1, 1), False), ((1, 4), True)],
+  ids=["fused", "split"],
+)
+def test_a_small_config_compiles_for_a_tpu_slice(mesh, gathers, tmp_path):
   if importlib.util.find_spec("libtpu") is None:
     pytest.skip("libtpu is not installed: pip install libtpu")
   done = run(
     "--mode=aot",
     "--topology=v5e:2x2",
     f"--workdir={tmp_path}",
-    "--config.mesh.data=1",
-    "--config.mesh.fsdp=4",
+    f"--config.mesh.data={mesh[0]}",
+    f"--config.mesh.fsdp={mesh[1]}",
   )
   assert done.returncode == 0, done.stderr[-3000:]
   assert "It fits" in done.stdout
@@ -531,5 +607,9 @@ def test_a_small_config_compiles_for_a_tpu_slice(tmp_path):
     assert used["peak"] >= used["arguments"] + used["temporaries"] > 0
     assert entry["roofline_seconds"]["compute"] > 0
     assert 0 < entry["predicted"]["mfu"] < 1
-  assert found["train_step"]["collective_bytes"]["all-gather"] > 0
+  # Weights are cut over devices in the split step alone.
+  moved = found["train_step"]["collective_bytes"]
+  assert moved["all-reduce"] > 0
+  assert (moved.get("all-gather", 0) > 0) == gathers
+  assert ("drawn inside the train step" in done.stdout) == (not gathers)
   assert (tmp_path / "aot.html").exists()

@@ -210,6 +210,15 @@ def test_a_tpu_programs_text_is_read():
   assert found.buffers[0].shape == "f32[3,4,5]"
 
 
+def test_an_array_is_listed_once_and_by_what_makes_it():
+  def made(shape, source):
+    return compiled.Buffer(4.0 * shape, f"f32[{shape}]", source)
+
+  copies = [made(2, s) for s in ("", "broadcast.1", "jit(f)/dot", "jit(f)/add")]
+  found = compiled._largest([*copies, made(4, "")])
+  assert found == (made(4, ""), made(2, "jit(f)/dot"))
+
+
 @pytest.mark.parametrize(
   ("window", "labels", "left", "kernel", "out", "flops"),
   [

@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from hypo_jax import objective
 from hypo_jax.aot import flops
@@ -65,6 +66,23 @@ def test_a_while_loop_counts_at_its_bound():
   for wrong in ((), (6, 6)):
     with pytest.raises(ValueError, match="while_trips: expected"):
       count(*wrong)
+
+
+@pytest.mark.parametrize("axes", [{"d"}, {"d", "t"}])
+def test_what_a_device_does_counts_once_a_device(axes):
+  """Rows are cut by "d" where they are, and left to the compiler by "t"."""
+  mesh = AbstractMesh((3, 2), ("d", "t"), axis_types=(AxisType.Auto,) * 2)
+  cut = PartitionSpec(tuple(sorted(axes)))
+  product = jax.shard_map(
+    lambda x, w: x @ w,
+    mesh=mesh,
+    in_specs=(cut, PartitionSpec()),
+    out_specs=cut,
+    axis_names=axes,
+    check_vma=False,
+  )
+  found = flops.count_function(product, shape(6 * B, D), shape(D, F))
+  assert found.flops == 2 * 6 * B * D * F
 
 
 def test_of_a_conditional_the_dearest_branch_counts():

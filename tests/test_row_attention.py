@@ -20,7 +20,12 @@ from hypothesis import strategies as st
 from jax._src.cudnn import fused_attention_stablehlo
 
 from hypo_jax import sharding
-from hypo_jax.models import TransformerConfig, row_attention, row_splash
+from hypo_jax.models import (
+  Model,
+  TransformerConfig,
+  row_attention,
+  row_splash,
+)
 from hypo_jax.models.attention import attend
 from hypo_jax.models.row_layout import RowLayout
 
@@ -289,8 +294,66 @@ def trial():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("passes", ["in one", "in two"])
 @pytest.mark.parametrize("mesh", ["two", "four"])
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_model_over_devices_scores_as_with_the_plain_form(trial, name, mesh):
-  """Loss and gradient; heads are cut by two devices, and not by four."""
-  assert trial[f"{name} {mesh}"] < 2e-5
+def test_a_model_over_devices_scores_as_with_the_plain_form(
+  trial, name, mesh, passes
+):
+  """Loss and gradient; heads are cut by two devices, and not by four.
+
+  Prompts and slots run as one row, or prompts first.
+  """
+  assert trial[f"{name} {mesh} {passes}"] < 2e-5
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_prompts_and_slots_apart_attend_as_in_the_plain_form(name, monkeypatch):
+  """Hidden states, keys, values and gradients; called once a layer and pass."""
+  config = dataclasses.replace(
+    CONFIG, compute_dtype="float32", windows=(None, 3), max_positions=16
+  )
+  layout, slots, batch = RowLayout(6, 5), 3, 2
+  real = random_real(np.random.default_rng(4), batch, layout, slots)
+  mask = jnp.asarray(real[:, 6:]).reshape(batch, slots, 5)
+  prompt_mask = jnp.asarray(real[:, :6])
+  tokens = jax.random.randint(jax.random.key(1), real.shape, 0, 8)
+  slot_tokens = tokens[:, 6:].reshape(mask.shape)
+  params = Model(config).init(jax.random.key(2))
+  calls = []
+
+  def counted(queries, *rest, **how):
+    calls.append(queries.shape[1])
+    return KERNELS[name](queries, *rest, **how)
+
+  def loss(params, model):
+    last, keys_values = model.prompt_forward(
+      params, tokens[:, :6], prompt_mask, first=5
+    )
+    slot = model.slots_forward(
+      params, keys_values, prompt_mask, slot_tokens, mask
+    )
+    seen = prompt_mask[None, :, None, :, None]
+    arrays = (
+      last,
+      jnp.where(mask[..., None], slot, 0.0),
+      *(jnp.where(seen, x, 0.0) for x in keys_values),
+    )
+    weighed = (
+      jnp.sum(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape)) for x in arrays
+    )
+    return sum(weighed), arrays
+
+  run = partial(jax.value_and_grad, has_aux=True)
+  expected = jax.jit(run(partial(loss, model=Model(config))))(params)
+  assert not calls
+  monkeypatch.setattr(row_attention, "_on", lambda device, config: counted)
+  rows = sharding.row_sharding(sharding.make_mesh(devices=jax.devices()[:1]))
+  placed = Model(config).with_rows(rows)
+  found = jax.jit(run(partial(loss, model=placed)))(params)
+  # Of the last layer's prompts there is one query, which needs no kernel.
+  assert calls == [6, 15, 15]
+  for one, other in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_allclose(one, other, atol=2e-5 * jnp.abs(other).max())

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from hypo_jax import sharding
-from hypo_jax.aot import chips
-from hypo_jax.job import aot, lowering, training, work
+from hypo_jax.aot import chips, flops
+from hypo_jax.job import aot, lowering, work
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -31,11 +31,27 @@ def lowered():
 
 def method_flops(lowered, method):
   job = lowered.job
-  return training.step_flops(job, job.methods[method], lowered.frozen)
+  return work.method_flops(job, job.methods[method])
 
 
 def test_a_run_counts_the_same_operations_as_the_plan_for_a_slice(lowered):
   assert method_flops(lowered, "hypo") == sum(aot.model_flops(lowered))
+
+
+def test_sampling_counts_what_the_rollouts_program_does(lowered):
+  drawn, job = lowered.rollouts.rows, lowered.job
+  program = flops.count(
+    lowered.rollout_jaxpr, while_trips=work.decode_trips(job)
+  )
+  assert work.sampling_flops(job, drawn) == program.flops
+
+
+def test_a_rollout_of_one_token_has_no_loop(lowered):
+  config = lowered.job.config.copy_and_resolve_references()
+  config.rollout.max_new_tokens = 1
+  job = dataclasses.replace(lowered.job, config=config)
+  assert work.decode_trips(job) == ()
+  assert work.method_flops(job, job.methods["hypo"]) > 0
 
 
 def test_a_method_without_rollouts_counts_its_pairs_alone(lowered):
@@ -50,13 +66,13 @@ def test_controls_count_what_they_score_and_draw(lowered):
   pairs = aot.pair_rows_of(lowered)
   forward = work.forward_flops(job.model, pairs)
   settings = job.methods["dpo"] | {"offline_kl_coef": 0.1}
-  offline = training.step_flops(job, settings, lowered.frozen)
+  offline = work.method_flops(job, settings)
   assert offline == 4 * forward
   config = copy.deepcopy(job.config)
   config.rollout.source = "reference"
   kept = dataclasses.replace(job, config=config)
   learning, drawing = aot.model_flops(lowered)
-  found = training.step_flops(kept, job.methods["hypo"], lowered.frozen)
+  found = work.method_flops(kept, job.methods["hypo"])
   assert found == learning and drawing > 0
 
 

@@ -140,9 +140,17 @@ def read(text: str, *, while_trips: int | None = None) -> Program:
   )
 
 
-def _largest(buffers: list[Buffer], count: int = 12) -> tuple[Buffer, ...]:
-  named = {(b.shape, b.source): b for b in buffers}
-  return tuple(sorted(named.values(), key=lambda b: -b.bytes)[:count])
+def _largest(buffers: list[Buffer], count: int = 8) -> tuple[Buffer, ...]:
+  """One array a shape: the same passes through many instructions.
+
+  The first that comes from an operation of the traced program names it.
+  """
+  by_shape: dict[str, Buffer] = {}
+  for b in buffers:
+    known = by_shape.setdefault(b.shape, b)
+    if "/" in b.source and "/" not in known.source:
+      by_shape[b.shape] = b
+  return tuple(sorted(by_shape.values(), key=lambda b: -b.bytes)[:count])
 
 
 class _Reader:

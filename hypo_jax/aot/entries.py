@@ -13,10 +13,10 @@ def entries(plan: Any) -> dict[str, Any]:
   programs = plan.programs
   state = plan.train.memory.arguments
   whole = sum(
-    (p.estimate for p in programs.values()), Estimate(0.0, 0.0, 0.0, 0.0)
+    (p.estimate for p in plan.step_programs), Estimate(0.0, 0.0, 0.0, 0.0)
   )
   moved: dict[str, float] = {}
-  for each in programs.values():
+  for each in plan.step_programs:
     for kind, size in each.program.collective_bytes.items():
       moved[kind] = moved.get(kind, 0.0) + size
   temporaries = max(p.memory.temporaries for p in programs.values())

@@ -8,7 +8,8 @@
 A scanned body counts as often as it runs, which XLA's own count does not do.
 A while loop has no length of its own: it counts at the bound that the caller
 gives, so a loop that may end early is counted as if it didn't. Of a conditional
-the dearest branch counts. Everything that isn't a product counts as free: on a
+the dearest branch counts. What one device of a `shard_map` does counts once a
+device. Everything that isn't a product counts as free: on a
 matrix unit it nearly is, and a compiler fuses it with the products around it.
 Nor does a product count that no result depends on, as a prompt's logits in a
 prefill.
@@ -109,9 +110,20 @@ def _equation(equation: Any, bounds: list[int]) -> Count:
     return max(branches, key=lambda branch: branch.flops)
   if name == "pallas_call":
     return _kernel(equation, bounds)
-  trips = params["length"] if name == "scan" else 1
+  trips = params["length"] if name == "scan" else devices_inside(equation)
   inner = sum((_count(j, bounds) for j in _jaxprs(params)), Count())
   return inner.times(trips)
+
+
+def devices_inside(equation: Any) -> int:
+  """Returns over how many devices an equation splits what it calls; 1 if none.
+
+  Shapes inside a `shard_map` are one device's, along the axes that it names.
+  """
+  if equation.primitive.name != "shard_map":
+    return 1
+  axes = equation.params["newly_manual_axes"]
+  return math.prod(equation.params["mesh"].shape[name] for name in axes)
 
 
 def _kernel(equation: Any, bounds: list[int]) -> Count:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from hypo_jax.aot import flops
 from hypo_jax.aot.compiled import Buffer
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -118,7 +119,8 @@ def largest_made(
   """Returns the largest arrays that a traced program makes.
 
   For programs that don't compile: an array of an argument's shape (a gradient,
-  a moment) is taken as cut as that one is, any other as cut evenly.
+  a moment) is taken as cut as that one is, any other as cut evenly; inside a
+  `shard_map`, over the devices that its axes leave.
 
   Args:
     jaxpr: as traced, over all devices.
@@ -133,7 +135,7 @@ def largest_made(
   }
   found: dict[tuple[str, str], Buffer] = {}
 
-  def look(jaxpr: Any) -> None:
+  def look(jaxpr: Any, ways: int) -> None:
     for equation in jaxpr.eqns:
       # What a kernel makes inside never lies in main memory.
       kernel = equation.primitive.name == "pallas_call"
@@ -143,22 +145,23 @@ def largest_made(
         if hasattr(getattr(v, "jaxpr", v), "eqns")
       ]
       for each in inner:
-        look(each)
+        look(each, ways // flops.devices_inside(equation))
       # What a call or a loop returns, something inside it has made.
       for out in equation.outvars if not inner else ():
         shape = getattr(out.aval, "shape", ())
         dtype = getattr(out.aval, "dtype", None)
         if dtype is None or not hasattr(dtype, "itemsize"):
           continue
-        share = shares.get(shape, shape)
+        known = shape in shares and ways == num_devices
+        share = shares[shape] if known else shape
         text = f"{dtype}[{','.join(map(str, share))}]"
         size = float(dtype.itemsize) * math.prod(share)
-        if shape not in shares:
-          text, size = f"{text} / {num_devices}", size / num_devices
+        if not known and ways > 1:
+          text, size = f"{text} / {ways}", size / ways
         source = f"{equation.source_info.name_stack}/{equation.primitive.name}"
         found[text, source] = Buffer(size, text, source)
 
-  look(getattr(jaxpr, "jaxpr", jaxpr))
+  look(getattr(jaxpr, "jaxpr", jaxpr), num_devices)
   # One array a shape: the same array passes through many equations.
   by_shape = {b.shape: b for b in found.values()}
   return tuple(sorted(by_shape.values(), key=lambda b: -b.bytes)[:count])

@@ -3,12 +3,14 @@
 """aot.html: what a plan takes on each device, as bars and tables."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hypo_jax.aot import chips
 from hypo_jax.aot.summary import (
-  PROGRAMS,
+  FUSED,
+  labels,
   operation,
   pace,
   recommendation,
@@ -30,8 +32,9 @@ _STYLE = """
   background: var(--ink); }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .9rem;
   color: var(--muted); margin: 0; }
-td.source { text-align: left; white-space: normal; overflow-wrap: anywhere;
-  min-width: 16rem; }
+td.source { text-align: left; white-space: normal; overflow-wrap: break-word;
+  min-width: 16rem; max-width: 30rem; }
+@media (max-width: 36rem) { td.source { min-width: 7.5rem; max-width: 12rem; } }
 td.source, td.word { padding-left: 0; }
 """
 _COLOURS = {
@@ -51,7 +54,7 @@ def make_page(plan: Any, trials: Sequence[Any] = ()) -> str:
   parts = [
     '<p class="kicker">hypo_jax, compiled ahead for '
     f"{_text(plan.topology)}, {plan.place.num_devices} devices</p>",
-    f"<h1>{_text(verdict(plan))}</h1>",
+    f"<h1>{_text(_unbroken(verdict(plan)))}</h1>",
     _figures(plan),
     "<h2>Memory of a device</h2>",
     _memory(plan),
@@ -78,6 +81,16 @@ def _text(value: Any) -> str:
   return html.escape(str(value))
 
 
+def _breaking(text: str) -> str:
+  """Escapes the name of a setting or array, which may be cut at its joints."""
+  return re.sub(r"([._=])(?=\w)", r"\1<wbr>", _text(text))
+
+
+def _unbroken(text: str) -> str:
+  """Keeps a number and its unit on one line."""
+  return re.sub(r"(\d) (?=([KMG]i)?B\b|m?s\b)", "\\1\N{NO-BREAK SPACE}", text)
+
+
 def _figures(plan: Any) -> str:
   if plan.fits:
     _, _, mfu = utilisation(plan)[0]
@@ -86,7 +99,7 @@ def _figures(plan: Any) -> str:
       ("Step, at best", seconds(plan.step_seconds)),
       ("MFU, at best", f"{mfu:.2f}"),
       ("Tokens/s", f"{pace(plan):,.0f}"),
-      ("Chip hours", f"{plan.chip_hours:,.0f}"),
+      (f"Chip hours, {plan.num_steps} updates", f"{plan.chip_hours:,.0f}"),
     ]
   else:
     usable = plan.place.usable_hbm
@@ -136,9 +149,9 @@ def _key(names: Iterable[str]) -> str:
 
 def _memory(plan: Any) -> str:
   state = plan.train.memory.arguments
-  rows = {}
+  rows, names = {}, labels(plan)
   for name, each in plan.programs.items():
-    rows[PROGRAMS[name]] = [
+    rows[names[name]] = [
       ("arguments", state + plan.idle),
       ("temporaries", each.memory.temporaries),
       ("results and program", each.memory.rest),
@@ -161,6 +174,7 @@ def _memory(plan: Any) -> str:
 
 
 def _times(plan: Any) -> tuple[str, ...]:
+  called = labels(plan)
   names = ("compute", "main memory", "interconnect", "predicted")
   values = {
     name: (e.compute, e.hbm, e.interconnect, e.step)
@@ -168,7 +182,7 @@ def _times(plan: Any) -> tuple[str, ...]:
   }
   whole = max(v for row in values.values() for v in row)
   bars = [
-    _bar(f"{PROGRAMS[name]}, {part}", [(part, value)], whole, seconds(value))
+    _bar(f"{called[name]}, {part}", [(part, value)], whole, seconds(value))
     for name, row in values.items()
     for part, value in zip(names, row, strict=True)
   ]
@@ -186,9 +200,15 @@ def _help(plan: Any, trials: Sequence[Any]) -> str:
     parts.append(f"<p>{_text(recommendation(plan, trials))}</p>")
     rows = [("as it is", *_trial(plan))]
     for trial in trials:
-      figures = _trial(trial.plan) if trial.plan else (trial.refusal, "", "")
+      figures = _trial(trial.plan) if trial.plan else ("refused", "", "")
       rows.append((trial.change, *figures))
-    parts.append(_table(("change", "peak", "tokens/s", "step"), rows))
+    heads = ("change", "peak", "tokens/s", "step")
+    parts.append(_table(heads, rows, sources=True))
+    parts += [
+      f"<p>{_text(t.change)} is refused: {_text(t.refusal)}</p>"
+      for t in trials
+      if not t.plan
+    ]
   else:
     parts.append("<p>--search compiles a handful of changes and tells.</p>")
   items = "".join(f"<li>{_text(text)}</li>" for text in plan.advice)
@@ -203,20 +223,20 @@ def _trial(plan: Any) -> tuple[str, str, str]:
 
 
 def _buffers(plan: Any) -> str:
-  parts = []
+  parts, names = [], labels(plan)
   for name, each in plan.programs.items():
     for label, buffers in (
       ("is given", each.arguments),
       ("makes", each.made),
     ):
-      rows = [(operation(b.source), b.shape, size(b.bytes)) for b in buffers]
-      parts.append(f"<h3>The {PROGRAMS[name]} {label}</h3>")
-      parts.append(_table(("array", "shape", "size"), rows, sources=True))
+      rows = [(operation(b.source), size(b.bytes), b.shape) for b in buffers]
+      parts.append(f"<h3>The {names[name]} {label}</h3>")
+      parts.append(_table(("array", "size", "shape"), rows, sources=True))
   return "".join(parts)
 
 
 def _collectives(plan: Any) -> str:
-  rows = []
+  rows, names = [], labels(plan)
   for name, each in plan.programs.items():
     groups: dict[tuple[str, str, bool], list[float]] = {}
     for c in each.program.collectives:
@@ -229,20 +249,24 @@ def _collectives(plan: Any) -> str:
     for (source, kind, overlaps), (trips, moved, took) in ordered[:10]:
       rows.append(
         (
-          f"{PROGRAMS[name]}: {source}",
+          f"{names[name]}: {source}",
           kind + (", overlapped" if overlaps else ""),
           f"{trips:,.0f}",
           size(moved),
           seconds(took),
         )
       )
+  if not rows:
+    return "<p>None that is known.</p>"
   heads = ("for", "kind", "times", "a device sends", "seconds")
   return _table(heads, rows, sources=True)
 
 
 def _method(plan: Any) -> str:
-  notes = [
-    f"{PROGRAMS[name]}: {note}"
+  names = labels(plan)
+  notes = [FUSED] if plan.fused else []
+  notes += [
+    f"{names[name]}: {note}"
     for name, each in plan.programs.items()
     for note in each.notes
     + ((each.memory.message,) * bool(each.memory.message))
@@ -250,8 +274,10 @@ def _method(plan: Any) -> str:
   items = "".join(f"<li>{_text(note)}</li>" for note in notes)
   chip = plan.place.chip
   return (
-    "<p>Both programs were compiled for the slice by the TPU compiler; nothing "
-    "was run or measured. Memory is the compiler's account. Operations, bytes "
+    "<p>The programs were compiled for the slice by the TPU compiler; nothing "
+    "was run or measured. Rows are of full length; a train step that is given "
+    "its rollouts has a branch for each shorter length of the data besides, "
+    "left out here. Memory is the compiler's account. Operations, bytes "
     "and collectives are read from the compiled program, each loop as often as "
     "it runs. An instruction takes the longer of its operations at "
     f"{chip.flops / 1e12:g} TFLOP/s and its bytes at "
@@ -270,7 +296,7 @@ def _table(
   head = "".join(f'<th scope="col">{_text(h)}</th>' for h in heads)
   style = ' class="source"' if sources else ""
   body = "".join(
-    f"<tr><td{style or ' class=word'}>{_text(row[0])}</td>"
+    f"<tr><td{style or ' class=word'}>{_breaking(row[0])}</td>"
     + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:])
     + "</tr>"
     for row in rows

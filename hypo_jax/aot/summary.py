@@ -9,7 +9,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-PROGRAMS = {"train": "train step", "rollout": "rollout"}
+FUSED = (
+  "rollouts are drawn inside the train step, as the job does here; the rollout "
+  "alone is a second program"
+)
 
 
 def size(num_bytes: float) -> str:
@@ -40,9 +43,16 @@ def operation(source: str) -> str:
   return "/".join(parts) or "not named by the compiler"
 
 
+def labels(plan: Any) -> dict[str, str]:
+  """Returns what a plan's programs are called, by their names in it."""
+  if plan.fused:
+    return {"train": "fused step", "rollout": "rollout alone"}
+  return {"train": "train step", "rollout": "rollout"}
+
+
 def whole_estimate(plan: Any) -> Any:
-  """Returns the estimate of all programs, one after the other."""
-  first, *others = (p.estimate for p in plan.programs.values())
+  """Returns the estimate of all that a step runs, one after the other."""
+  first, *others = (p.estimate for p in plan.step_programs)
   for other in others:
     first = first + other
   return first
@@ -69,11 +79,8 @@ def utilisation(plan: Any) -> list[tuple[str, float, float]]:
   flops = plan.train_flops + plan.rollout_flops
   whole = ("the step", plan.step_seconds, plan.mfu(flops, plan.step_seconds))
   own = plan.rollout.estimate.step
-  return [
-    whole,
-    train,
-    ("the rollout alone", own, plan.mfu(plan.rollout_flops, own)),
-  ]
+  rollout = ("the rollout alone", own, plan.mfu(plan.rollout_flops, own))
+  return [whole, rollout] if plan.fused else [whole, train, rollout]
 
 
 def pace(plan: Any) -> float:
@@ -113,10 +120,11 @@ def recommendation(plan: Any, trials: Sequence[Any]) -> str:
 def summary(plan: Any, trials: Sequence[Any] = ()) -> str:
   """Returns the result for a terminal."""
   lines = [f"{plan.topology}: {verdict(plan)}"]
+  names = labels(plan)
   for name, each in plan.programs.items():
     took, memory = each.estimate, each.memory
     lines.append(
-      f"  {PROGRAMS[name]:<11} {seconds(took.step):>8}  "
+      f"  {names[name]:<13} {seconds(took.step):>8}  "
       f"(compute {seconds(took.compute)}, memory {seconds(took.hbm)}, "
       f"interconnect {seconds(took.interconnect)}); arguments "
       f"{size(memory.arguments)}, temporaries {size(memory.temporaries)}"
@@ -136,10 +144,12 @@ def summary(plan: Any, trials: Sequence[Any] = ()) -> str:
       ]
     lines.append("  what shrinks it:")
     lines += [f"    {text}" for text in plan.advice]
+  if plan.fused:
+    lines.append(f"  {FUSED}")
   for name, each in plan.programs.items():
-    lines += [f"  {PROGRAMS[name]}: {note}" for note in each.notes]
+    lines += [f"  {names[name]}: {note}" for note in each.notes]
     if each.memory.message:
-      lines.append(f"  {PROGRAMS[name]}: {each.memory.message}")
+      lines.append(f"  {names[name]}: {each.memory.message}")
   if trials:
     lines.append(f"  best change: {recommendation(plan, trials)}")
   return "\n".join(lines)

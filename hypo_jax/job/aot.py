@@ -10,7 +10,10 @@ neither data, weights nor a TPU.
 
 `train_step` is everything between two updates: the rollout's figures are in
 it, but for its memory. The two programs run one after the other while the
-state stays, so a step's peak is the larger of the two above the state.
+state stays, so a step's peak is the larger of the two above the state. Where a
+job draws rollouts inside the train step (`steps.fuses`), that one program is
+the step, and the rollout's own, which a job then runs to time it, stands beside
+it.
 """
 
 import dataclasses
@@ -42,7 +45,7 @@ class Plan:
   Attributes:
     topology: the slice's name.
     place: the slice.
-    train: the train step alone.
+    train: the train step alone; where `fused`, the whole step.
     rollout: sampling alone; None where the method draws none.
     train_flops: model operations of scoring and learning, on one device: three
       times the policy's forward, and the reference's.
@@ -52,6 +55,7 @@ class Plan:
     tokens: of pairs and rollouts in a step.
     num_steps: of the main method.
     advice: settings that shrink the memory.
+    fused: whether rollouts are drawn inside `train`.
   """
 
   topology: str
@@ -64,6 +68,7 @@ class Plan:
   tokens: int
   num_steps: int
   advice: tuple[str, ...]
+  fused: bool = False
 
   @property
   def programs(self) -> dict[str, Compiled]:
@@ -71,8 +76,13 @@ class Plan:
     return {name: each for name, each in both.items() if each}
 
   @property
+  def step_programs(self) -> tuple[Compiled, ...]:
+    """Those that one step runs, one after the other."""
+    return (self.train,) if self.fused else tuple(self.programs.values())
+
+  @property
   def step_seconds(self) -> float:
-    return sum(p.estimate.step for p in self.programs.values())
+    return sum(p.estimate.step for p in self.step_programs)
 
   @property
   def peak(self) -> int:
@@ -150,6 +160,7 @@ def make_plan(
     tokens=rows * length,
     num_steps=config.preference.num_steps,
     advice=memory.advice(config, place.num_devices),
+    fused=lowered.fused,
   )
 
 
@@ -160,7 +171,6 @@ def model_flops(lowered: lowering.Lowered) -> tuple[float, float]:
     lowered.job,
     pair_rows_of(lowered),
     drawn,
-    lowered.rollout_jaxpr,
     scores_pairs=lowered.job.config.preference.offline_kl_coef > 0,
   )
 

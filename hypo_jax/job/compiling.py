@@ -17,11 +17,12 @@ from typing import Any
 
 import jax
 
-from hypo_jax import sampling, sharding
+from hypo_jax import sharding
 from hypo_jax.aot import chips, compiled, flops, memory
 from hypo_jax.aot.chips import Estimate, Slice
 from hypo_jax.aot.compiled import Buffer, Program, Work
-from hypo_jax.job import lowering
+from hypo_jax.job import lowering, work
+from hypo_jax.job.methods import reads_reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,9 @@ def lower(config: Any, devices: Sequence[Any]) -> lowering.Lowered:
 
 def uses_frozen(lowered: lowering.Lowered) -> bool:
   """Whether the train step reads the reference's weights."""
-  return lowered.rollouts is not None or lowered.job.adapters
+  job = lowered.job
+  settings = job.methods[job.config.preference.method]
+  return reads_reference(settings) or job.adapters
 
 
 def compile_steps(
@@ -155,21 +158,26 @@ def _compile_train(lowered: lowering.Lowered, place: Slice) -> Compiled:
     "state": lowered.state,
     "reference": lowered.frozen if uses_frozen(lowered) else None,
     "batch": lowered.batch,
-    "rollouts": lowered.rollouts,
   }
+  if not lowered.fused:
+    given["rollouts"] = lowered.rollouts
+  trips = work.decode_trips(lowered.job) if lowered.fused else ()
   return compile_program(
-    lowered.train_step, lowered.train_jaxpr, given, place, ()
+    lowered.train_step, lowered.train_jaxpr, given, place, trips
   )
 
 
 def _compile_rollout(lowered: lowering.Lowered, place: Slice) -> Compiled:
-  looks = sampling.num_looks(lowered.job.max_new_tokens - 1)
   given = {"policy": lowered.state.trainable}
   if lowered.job.adapters:
     given["base"] = lowered.frozen
   given["prompts"] = (lowered.batch.prompt_tokens, lowered.batch.prompt_mask)
   return compile_program(
-    lowered.rollout_step, lowered.rollout_jaxpr, given, place, (looks,)
+    lowered.rollout_step,
+    lowered.rollout_jaxpr,
+    given,
+    place,
+    work.decode_trips(lowered.job),
   )
 
 

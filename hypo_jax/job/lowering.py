@@ -5,6 +5,9 @@
 No weight, tokenizer or data set is needed: model.architecture has the model's
 numbers and token ids, and every array is a shape with its place on the mesh.
 A configuration too large for this machine is so checked as far as the compiler.
+
+Rows are as long as they may be. A job's split step holds a branch for each
+shorter length of its data besides, which isn't known here.
 """
 
 import dataclasses
@@ -38,9 +41,12 @@ class Lowered:
   """The main method's steps of one configuration on one mesh.
 
   Attributes:
-    train_step: of pairs and rollouts, as `train.make_train_step` returns it.
+    train_step: of pairs and rollouts, as `train.make_train_step` returns it;
+      where `fused`, as `train.make_fused_step` does, and rollouts are drawn
+      inside it.
     rollout_step: as `rollout.make_rollout_step` returns it; None where the
-      method draws no rollouts.
+      method draws no rollouts. Where `fused`, a job runs it only to time it.
+    fused: see `steps.fuses`.
     state: shapes and shardings of the TrainState.
     frozen: those of the reference policy's parameters.
     batch: those of the pairs.
@@ -52,6 +58,7 @@ class Lowered:
 
   train_step: jax.stages.Lowered
   rollout_step: jax.stages.Lowered | None
+  fused: bool
   state: train.TrainState
   frozen: Any
   batch: PreferenceBatch
@@ -93,23 +100,30 @@ def lower(config: Any, mesh: Mesh) -> Lowered:
     )
   optimizer = steps.make_optimizer(settings)
   state = steps.abstract_state(job, settings, job.params)
-  train_step = steps.make_train_step(job, settings, optimizer)
   rows = sharding.row_sharding(mesh)
   batch = _batch(job, settings["batch_size"], rows)
   params = train.policy_params(state.trainable, job.params, job.adapters)
+  keys = _keys(batch, rows)
   rollout_step = rollout_jaxpr = rollouts = None
   if settings["kl_coef"]:
     draw = steps.make_rollout_step(job)
-    prompt = (batch.prompt_tokens, batch.prompt_mask, _keys(batch, rows))
+    prompt = (batch.prompt_tokens, batch.prompt_mask, keys)
     traced = draw.trace(params, *prompt)
     rollout_step, rollout_jaxpr = traced.lower(), traced.jaxpr
     rollouts = _laid(rows, jax.eval_shape(draw, params, *prompt))
-  reads = reads_reference(settings) or job.adapters
-  frozen = job.params if reads else None
-  traced = train_step.trace(state, frozen, batch, rollouts)
+  fused = steps.fuses(job, settings)
+  if fused:
+    step = steps.make_fused_step(job, settings, optimizer)
+    traced = step.trace(state, job.params, batch, keys)
+  else:
+    reads = reads_reference(settings) or job.adapters
+    frozen = job.params if reads else None
+    step = steps.make_train_step(job, settings, optimizer)
+    traced = step.trace(state, frozen, batch, rollouts)
   return Lowered(
     train_step=traced.lower(),
     rollout_step=rollout_step,
+    fused=fused,
     state=state,
     frozen=job.params,
     batch=batch,

@@ -113,6 +113,11 @@ def make_rollout_step(job: Job, *, temperature: float = 1.0):
   )
 
 
+def make_complete(job: Job, model: Any):
+  """Returns what draws completions of run prompts; see `rollout`."""
+  return rollout.make_complete(model, **_drawing(job))
+
+
 def _drawing(job: Job) -> dict[str, Any]:
   return {
     "samples_per_prompt": job.config.rollout.samples_per_prompt,
@@ -151,7 +156,7 @@ def make_fused_step(job: Job, settings: dict[str, Any], optimizer):
   return train.make_fused_step(
     model,
     optimizer,
-    rollout.make_complete(model, **_drawing(job)),
+    make_complete(job, model),
     **{name: settings[name] for name in names},
     samples_per_prompt=job.config.rollout.samples_per_prompt,
     adapters=job.adapters,

@@ -259,7 +259,7 @@ def train_method(
     open_log=partial(open_log, job, name, settings["num_steps"]),
     traces=StepTraces(job.workdir / "profile" / name, job.config.profile.steps),
     tokens_per_step=tokens_per_step,
-    seconds_at_peak=_seconds_at_peak(job, settings, reference),
+    seconds_at_peak=_seconds_at_peak(job, settings),
     evaluate=job.watch(f"evaluating {name}", measure),
     evaluate_at=evaluation_steps(job, settings["num_steps"]),
     remark=diagnostics.coverage_warning,
@@ -281,18 +281,11 @@ def _proxy(rewards_of: online.Rewards, split, samples) -> dict[str, float]:
   return {"proxy_reward_mean": mean, "proxy_reward_stderr": stderr}
 
 
-def step_flops(job: Job, settings: dict[str, Any], reference: Any) -> float:
-  """Returns the operations of a method's step, given parameters or shapes."""
-  state = steps.abstract_state(job, settings, reference)
-  params = train.policy_params(state.trainable, reference, job.adapters)
-  return work.method_flops(job, settings, steps.make_rollout_step(job), params)
-
-
-def _seconds_at_peak(job: Job, settings: dict[str, Any], reference: Any):
+def _seconds_at_peak(job: Job, settings: dict[str, Any]):
   """Returns a step's seconds at the peak, or None where that isn't known."""
   if settings["method"] in ONLINE:
     return None
-  return work.seconds_at_peak(job, lambda: step_flops(job, settings, reference))
+  return work.seconds_at_peak(job, lambda: work.method_flops(job, settings))
 
 
 def _completions_a_prompt(job: Job, settings: dict[str, Any]) -> int:

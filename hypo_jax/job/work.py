@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from hypo_jax import sampling
 from hypo_jax.aot import chips, flops
 from hypo_jax.batch import Rows, join_slots
+from hypo_jax.job import steps
 from hypo_jax.job.setup import Job
 
 
@@ -43,30 +44,16 @@ def sft_flops(job: Job) -> float:
   return 3 * forward_flops(job.model, rows)
 
 
-def method_flops(
-  job: Job,
-  settings: dict[str, Any],
-  rollout_step: Callable[..., Any],
-  params: Any,
-) -> float:
-  """Returns the operations of a method's step, over all devices.
-
-  Args:
-    job: the job.
-    settings: the method's.
-    rollout_step: of `steps.make_rollout_step`; traced where it is used.
-    params: shapes of the policy's parameters.
-  """
+def method_flops(job: Job, settings: dict[str, Any]) -> float:
+  """Returns the operations of a method's step, over all devices."""
   size = settings["batch_size"]
   pairs = row_shapes(job, size, slots=2)
   if not settings["kl_coef"]:
     scores_pairs = bool(settings["offline_kl_coef"])
     return sum(model_flops(job, pairs, scores_pairs=scores_pairs))
-  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
-  prompt = (pairs.prompt_tokens, pairs.prompt_mask, keys)
-  traced = rollout_step.trace(params, *prompt)
-  drawn = jax.eval_shape(rollout_step, params, *prompt).rows
-  learning, drawing = model_flops(job, pairs, drawn, traced.jaxpr)
+  samples, length = job.config.rollout.samples_per_prompt, job.max_new_tokens
+  drawn = row_shapes(job, size, slots=samples, length=length)
+  learning, drawing = model_flops(job, pairs, drawn)
   drawn_once = job.config.rollout.source == "reference"
   return learning if drawn_once else learning + drawing
 
@@ -75,17 +62,17 @@ def model_flops(
   job: Job,
   pairs: Rows,
   drawn: Rows | None = None,
-  rollout_jaxpr: Any = None,
   *,
   scores_pairs: bool = False,
 ) -> tuple[float, float]:
   """Returns a step's operations, over all devices.
 
+  Attention counts in its plain form, whatever kernel does it.
+
   Args:
     job: the job.
     pairs: shapes of the pairs' rows.
     drawn: shapes of the rollouts' rows, where there are any.
-    rollout_jaxpr: of what draws them.
     scores_pairs: whether the reference scores the pairs too.
 
   Returns:
@@ -99,9 +86,36 @@ def model_flops(
   if not job.config.data.rollout_path:
     policy = [jax.eval_shape(join_slots, pairs, drawn)]
   forward = sum(forward_flops(job.model, rows) for rows in policy)
+  learning = 3 * forward + forward_flops(job.model, drawn)
+  return learning, sampling_flops(job, drawn)
+
+
+def sampling_flops(job: Job, drawn: Rows) -> float:
+  """Returns the operations of drawing rows of these shapes."""
+  model, complete = job.model, steps.make_complete(job, job.model)
+  first = drawn.prompt_tokens.shape[1] - 1
+
+  def draw(params, tokens, mask, keys):
+    last, keys_values = model.prompt_forward(params, tokens, mask, first=first)
+    return complete(params, last, keys_values, mask, keys)
+
+  keys = jax.eval_shape(
+    lambda: jax.random.split(jax.random.key(0), drawn.prompt_mask.shape[0])
+  )
+  return flops.count_function(
+    draw,
+    model.abstract_params,
+    drawn.prompt_tokens,
+    drawn.prompt_mask,
+    keys,
+    while_trips=decode_trips(job),
+  ).flops
+
+
+def decode_trips(job: Job) -> tuple[int, ...]:
+  """Returns bounds of the loops that may end early where rollouts are drawn."""
   looks = sampling.num_looks(job.max_new_tokens - 1)
-  sampled = flops.count(rollout_jaxpr, while_trips=(looks,)).flops
-  return 3 * forward + forward_flops(job.model, drawn), sampled
+  return (looks,) if looks else ()
 
 
 def forward_flops(model: Any, rows: Rows) -> float:
@@ -113,13 +127,16 @@ def forward_flops(model: Any, rows: Rows) -> float:
   return hidden + 2.0 * rows.slot_tokens.size * c.width * c.vocab_size
 
 
-def row_shapes(job: Job, num_rows: int, *, slots: int) -> Rows:
-  """Returns the shapes of rows of full length."""
+def row_shapes(
+  job: Job, num_rows: int, *, slots: int, length: int | None = None
+) -> Rows:
+  """Returns the shapes of rows of full length; of slots, where it is given."""
 
   def shape(dtype, *axes):
     return jax.ShapeDtypeStruct((num_rows, *axes), dtype)
 
   prompt, completion = job.tokens.prompt_length, job.tokens.completion_length
+  completion = length or completion
   return Rows(
     shape(jnp.int32, prompt),
     shape(jnp.bool, prompt),

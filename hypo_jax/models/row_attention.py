@@ -1,6 +1,6 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The attention of a whole prefix-shared row, by the platform's own kernel.
+"""The attention of a prefix-shared row, by the platform's own kernel.
 
     TPU    splash attention (Pallas): scores never leave the chip
     GPU    cuDNN's fused attention: likewise; a mask [B, T, T] goes in as a bias

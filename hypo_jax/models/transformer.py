@@ -21,6 +21,9 @@ draws them. None of them turns hidden states into logits unless asked
 predicts anything: where no more is asked for, the last layer computes keys and
 values of the others and nothing else (`first`).
 
+Attention is the plain form, or for whole prompts, slots and rows, where `rows`
+tells of a TPU or GPU, its kernel (`row_attention`).
+
 A policy with an adapter (`lora`) runs the same code: wherever a layer has an
 adapter for a product, its low-rank product is added inside the layer.
 
@@ -65,8 +68,18 @@ _QUERY_BLOCKS, _QUERY_BLOCK_SIZE = 4, 64
 
 
 def _heads_first(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-  """[B, T, K, E] -> [B, K, T, E]."""
+  """[B, T, K, E] -> [B, K, T, E], and back."""
   return tuple(x.swapaxes(1, 2) for x in arrays)
+
+
+def _flat(slots: jax.Array) -> jax.Array:
+  """[B, S, C, ...] -> [B, S C, ...]."""
+  return slots.reshape(slots.shape[0], -1, *slots.shape[3:])
+
+
+def _joined(prompt: jax.Array, slots: jax.Array) -> jax.Array:
+  """[B, P, ...] and [B, S, C, ...] -> [B, P + S C, ...]."""
+  return jnp.concatenate([prompt, _flat(slots)], axis=1)
 
 
 class Transformer(nnx.Module):
@@ -187,17 +200,24 @@ class Transformer(nnx.Module):
       [L, B, K, P, E].
     """
 
+    length = mask.shape[1]
+    kernel = self._kernel(RowLayout(length, 1))  # Of a row without slots.
+
     def attend_prompt(layer, carry, q, k, v):
-      k, v = _heads_first(k, v)
-      out = self._attend_prompt(layer, mask, q, k, v)
-      return out, carry, (k, v)
+      keys_values = _heads_first(k, v)
+      # The last tokens alone have few scores.
+      if kernel is not None and q.shape[1] == length:
+        out = kernel(q, k, v, mask, layer["window"])
+      else:
+        out = self._attend_prompt(layer, mask, q, *keys_values)
+      return out, carry, keys_values
 
     hidden, _, keys_values = self._run(
       tokens,
       token_positions(mask),
       attend_prompt,
       first=first,
-      longest=mask.shape[1],
+      longest=length,
     )
     return hidden, keys_values
 
@@ -220,10 +240,17 @@ class Transformer(nnx.Module):
       hidden [B, S, C, D].
     """
 
+    kernel = self._kernel(RowLayout(prompt_mask.shape[1], mask.shape[2]))
+
     def attend_slot(layer, carry, q, k, v):
       prompt = layer["extra"]
-      out = self._attend_slots(layer, prompt_mask, mask, prompt, q, k, v)
-      return out, carry, None
+      if kernel is None:
+        out = self._attend_slots(layer, prompt_mask, mask, prompt, q, k, v)
+        return out, carry, None
+      keys, values = map(_joined, _heads_first(*prompt), (k, v))
+      real = _joined(prompt_mask, mask)
+      out = kernel(_flat(q), keys, values, real, layer["window"])
+      return out.reshape(q.shape), carry, None
 
     hidden, _, _ = self._run(
       tokens,
@@ -245,8 +272,7 @@ class Transformer(nnx.Module):
 
     Everything but attention runs on the row as it lies, prompt and slots side
     by side: each layer's weights are read, gathered from other devices and
-    given a gradient once, not twice. Attention is the plain form, or where
-    `rows` tells of a TPU or GPU, its kernel (see `row_attention`).
+    given a gradient once, not twice.
 
     Args:
       prompt_tokens: int32 [B, P].
@@ -261,26 +287,16 @@ class Transformer(nnx.Module):
     rows, length = prompt_tokens.shape
     slots = tokens.shape[1:]
 
-    def join(prompt, slot):
-      """[B, P, ...] and [B, S, C, ...] -> [B, P + S C, ...]."""
-      flat = slot.reshape(rows, -1, *slot.shape[3:])
-      return jnp.concatenate([prompt, flat], axis=1)
-
     def cut(x):
-      """Undoes `join`, of any number of the prompt's last tokens."""
+      """Undoes `_joined`, of any number of the prompt's last tokens."""
       prompt, flat = jnp.split(x, [x.shape[1] - slots[0] * slots[1]], axis=1)
       return prompt, flat.reshape(rows, *slots, *x.shape[2:])
 
-    kernel = row_attention.kernel(
-      self.rows,
-      self.config,
-      RowLayout(length, slots[1]),
-      **self._score_settings(),
-    )
+    kernel = self._kernel(RowLayout(length, slots[1]))
 
     def attend_row(layer, carry, q, k, v):
       if kernel is not None:
-        real = join(prompt_mask, mask)
+        real = _joined(prompt_mask, mask)
         return kernel(q, k, v, real, layer["window"]), carry, None
       (q, slot_q), (k, slot_k), (v, slot_v) = map(cut, (q, k, v))
       k, v = _heads_first(k, v)
@@ -288,11 +304,11 @@ class Transformer(nnx.Module):
       slot = self._attend_slots(
         layer, prompt_mask, mask, (k, v), slot_q, slot_k, slot_v
       )
-      return join(prompt, slot), carry, None
+      return _joined(prompt, slot), carry, None
 
     hidden, _, _ = self._run(
-      join(prompt_tokens, tokens),
-      join(token_positions(prompt_mask), slot_positions(prompt_mask, mask)),
+      _joined(prompt_tokens, tokens),
+      _joined(token_positions(prompt_mask), slot_positions(prompt_mask, mask)),
       attend_row,
       first=length - 1,
       longest=length + slots[1],
@@ -442,6 +458,12 @@ class Transformer(nnx.Module):
       v,
       visible & self._near(layer, positions, positions),
       **self._score_settings(),
+    )
+
+  def _kernel(self, layout: RowLayout) -> row_attention.Kernel | None:
+    """Returns what attends in a row, where `rows` tells of a TPU or GPU."""
+    return row_attention.kernel(
+      self.rows, self.config, layout, **self._score_settings()
     )
 
   def _score_settings(self) -> dict[str, Any]:
