@@ -38,7 +38,8 @@ def get_config() -> ConfigDict:
 
   config.preference.num_steps = 1450  # code base: one epoch of 92,832 pairs
   config.preference.batch_size = 64  # code base
-  config.preference.micro_batch_size = 16
+  # One: a second gathers the weights again (docs/results/aot.md).
+  config.preference.micro_batch_size = 64
   config.preference.learning_rate = 3e-6  # code base
   config.preference.schedule = "linear"
   config.preference.warmup_steps = 0  # code base
