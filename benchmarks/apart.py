@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks import cases
 
-# As our own commands set it; for all alike. See `benchmarks.large_pages`.
+# As our own commands set it; for all alike. See `benchmarks.large_pages`. What
+# is set already stays: `GLIBC_TUNABLES= python -m benchmarks.compare` does
+# without.
 _SETTINGS = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 # Nothing is fetched while timing, and no account is asked for.
 _SETTINGS |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
@@ -44,7 +46,7 @@ def run(
   found = subprocess.run(
     [str(python or sys.executable), "-m", module, *arguments],
     cwd=cases.ROOT,
-    env=os.environ | _SETTINGS | (environment or {}),
+    env=_SETTINGS | os.environ | (environment or {}),
     capture_output=True,
     text=True,
   )

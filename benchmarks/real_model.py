@@ -12,6 +12,7 @@ nothing is averaged away. Intervals are of one run: its test prompts drawn anew
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -203,10 +204,14 @@ def plot(runs: list[Run], path: pathlib.Path) -> None:
   panels.append(("step", "eos_rate"))
   if not judged:
     panels += [("step", "chosen_log_ratio"), ("step", "rejected_log_ratio")]
+  columns = math.ceil(len(panels) / 2)
   figure, axes = pyplot.subplots(
-    1, len(panels), figsize=(3.2 * len(panels), 3), layout="constrained"
+    2, columns, figsize=(3.2 * columns, 5.6), layout="constrained"
   )
-  for axis, (x, y) in zip(axes, panels, strict=True):
+  axes = axes.ravel()
+  for unused in axes[len(panels) :]:
+    unused.remove()
+  for axis, (x, y) in zip(axes, panels, strict=False):
     for name in methods:
       for i, run in enumerate(runs):
         curve = run["report"]["policies"][name]["history"]

@@ -1,0 +1,119 @@
+# Copyright 2026 The hypo_jax Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the page of real models' jobs says of jobs whose numbers are given."""
+
+import json
+
+import fake_report
+import numpy as np
+import pytest
+
+from benchmarks import real_model
+
+PROMPTS = 40
+
+
+def evaluation(entry, *, judged):
+  """An entry as `evaluations/` holds it, with numbers by prompt."""
+  rng = np.random.default_rng(int(entry["step"]))
+  by_prompt = {"kl_rao_blackwell": [entry["kl_rao_blackwell"]] * PROMPTS}
+  wins = None
+  if judged:
+    wins = rng.uniform(size=PROMPTS).tolist()
+    matched = np.tile((0, 4), PROMPTS // 2)
+    by_prompt |= {
+      "reward": [entry["reward_mean"]] * PROMPTS,
+      "matched": matched.tolist(),
+      "matched_won": (0.75 * matched).tolist(),
+    }
+  return entry | {"wins": wins, "by_prompt": by_prompt}
+
+
+@pytest.fixture(params=[True, False], ids=["judged", "unjudged"])
+def judged(request):
+  return request.param
+
+
+@pytest.fixture
+def folders(tmp_path, judged):
+  """Jobs of two seeds; HyPO's best checkpoint is its final one."""
+  make = fake_report.make_report if judged else fake_report.without_judge
+  found = []
+  for seed in (0, 1):
+    report = make() | {"seed": seed}
+    folder = tmp_path / str(seed)
+    (folder / "evaluations").mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(report))
+    policies = report["policies"]
+    measured = {
+      "reference": policies["reference"],
+      "dpo": policies["dpo"],
+      "dpo_best": policies["dpo"]["best"],
+      "hypo": policies["hypo"],
+    }
+    for name, entry in measured.items():
+      path = folder / "evaluations" / f"{name}.json"
+      path.write_text(json.dumps(evaluation(entry, judged=judged)))
+    found.append(folder)
+  return found
+
+
+def rows_of(text):
+  lines = [line for line in text.splitlines() if line.startswith("| ")]
+  cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+  return [dict(zip(cells[0], row, strict=False)) for row in cells[2:]]
+
+
+def test_every_policy_of_every_seed_is_a_row(folders, judged):
+  text = real_model.figures([real_model.read(f) for f in folders])
+  rows = [row for row in rows_of(text) if row["policy"].split()[0].islower()]
+  names = [(row["policy"], row["seed"]) for row in rows[:8]]
+  policies = ("reference", "dpo", "dpo best", "hypo")
+  assert names == [(name, seed) for name in policies for seed in "01"]
+  assert ("win rate" in rows[0]) == judged
+  assert "learned reward" not in rows[0]  # No job has it.
+  hypo = rows[6]
+  kl = fake_report.hypo_at(400)["kl_rao_blackwell"]
+  assert hypo["KL, nats"] == f"{kl:.2f} ({kl:.2f} to {kl:.2f})"
+  assert hypo["held-out pairs right"] == "0.700"
+  if judged:
+    assert hypo["win rate, equal length"] == "0.750 (0.750 to 0.750)"
+
+
+def test_an_interval_covers_the_mean_of_prompts_as_often_as_it_says():
+  rng = np.random.default_rng(1)
+  covered = 0
+  for _ in range(200):
+    mean, low, high = real_model.interval(rng.normal(size=60))
+    assert low <= mean <= high
+    covered += low <= 0 <= high
+  assert 180 <= covered <= 199
+
+
+def test_an_interval_of_a_ratio_is_over_prompts_not_comparisons():
+  values, weights = [3.0, 0.0, 1.0], [4.0, 0.0, 4.0]
+  mean, low, high = real_model.interval(values, weights)
+  assert mean == 0.5
+  assert (low, high) == (0.25, 0.75)
+
+
+def test_text_around_the_figures_is_kept():
+  page = f"before\n{real_model.BEGIN}\nold\n{real_model.END}\nafter\n"
+  text = real_model.replaced(page, "new")
+  assert "old" not in text
+  assert text.startswith("before\n") and text.endswith("\nafter\n")
+  assert real_model.replaced(text, "new") == text
+  with pytest.raises(ValueError, match="page: expected"):
+    real_model.replaced("nothing", "new")
+
+
+def test_a_job_without_a_report_is_an_error(folders):
+  (folders[0] / "report.json").unlink()
+  with pytest.raises(FileNotFoundError, match="report.json"):
+    real_model.read(folders[0])
+
+
+def test_curves_are_drawn(folders, tmp_path):
+  path = tmp_path / "plot.png"
+  real_model.plot([real_model.read(f) for f in folders], path)
+  assert path.read_bytes().startswith(b"\x89PNG")
