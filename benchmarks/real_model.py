@@ -21,8 +21,8 @@ import numpy as np
 from absl import app, flags
 
 _NAME = flags.DEFINE_string("name", None, "Of the page.")
-_FOLDER = flags.DEFINE_string("folder", "docs/results", "Where it is written.")
 
+RESULTS = pathlib.Path(__file__).parents[1] / "docs" / "results"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _DRAWS = 2000
 _COLOURS = {"dpo": "C0", "hypo": "C1", "rloo": "C2"}
@@ -35,12 +35,10 @@ def main(argv: list[str]) -> None:
   if _NAME.value is None or not argv[1:]:
     raise app.UsageError("expected --name and the folders of finished jobs")
   runs = [read(pathlib.Path(folder)) for folder in argv[1:]]
-  folder = pathlib.Path(_FOLDER.value)
-  folder.mkdir(parents=True, exist_ok=True)
-  page = folder / f"{_NAME.value}.md"
+  page = RESULTS / f"{_NAME.value}.md"
   text = page.read_text() if page.exists() else f"{BEGIN}\n{END}\n"
   page.write_text(replaced(text, figures(runs)))
-  plot(runs, folder / f"{_NAME.value}.png")
+  plot(runs, page.with_suffix(".png"))
   print(page)
 
 
