@@ -79,8 +79,9 @@ class Checkpoints:
     best_by: names in a history entry, higher is better; for each, the
       checkpoint with the highest value (the later of equals) is kept.
     frozen: what `fingerprint` gave for the frozen parameters.
-    resume_every: only checkpoints of steps that it divides are resumed from:
-      rollouts that serve several steps are drawn there, and not stored.
+    resume_every: only checkpoints of steps that it divides are resumed from,
+      and the last: rollouts that serve several steps are drawn there, and not
+      stored.
   """
 
   def __init__(
@@ -110,9 +111,15 @@ class Checkpoints:
     """Returns the steps of whole checkpoints, ascending."""
     return sorted(self._manager.all_steps())
 
-  def resume_step(self) -> int | None:
-    """Returns the latest step that training can go on from."""
-    steps = [s for s in self.steps() if s % self._resume_every == 0]
+  def resume_step(self, last: int | None = None) -> int | None:
+    """Returns the latest step that training can go on from.
+
+    Args:
+      last: step at which training ends, where nothing is left to be drawn.
+    """
+    steps = [
+      s for s in self.steps() if s == last or s % self._resume_every == 0
+    ]
     return max(steps, default=None)
 
   def save(self, state: Any, history: list[dict[str, Any]]) -> None:

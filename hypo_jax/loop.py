@@ -123,7 +123,7 @@ def run_stage(
       learned yet.
   """
   history: list[dict[str, Any]] = []
-  start = checkpoints.resume_step()
+  start = checkpoints.resume_step(num_steps)
   if start is not None:
     state, history = checkpoints.restore(abstract(state), start)
   first = step = start or 0

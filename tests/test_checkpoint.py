@@ -58,6 +58,9 @@ def test_only_refresh_steps_are_resumed_from(tmp_path):
   for step in (0, 4, 5, 6):
     checkpoints.save(state_at(step), [])
   assert checkpoints.resume_step() == 4
+  # At the end nothing more is drawn.
+  assert checkpoints.resume_step(6) == 6
+  assert checkpoints.resume_step(7) == 4
 
 
 def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tmp_path):

@@ -80,6 +80,15 @@ def test_what_a_second_call_goes_on_from_is_said(tmp_path):
     (tmp_path / "checkpoints" / name).mkdir(parents=True)
   said = explain(config, workdir=tmp_path, error=TPU)
   assert "saved: hypo up to step 8; a second call goes on from there" in said
+  # At its end a method draws no more; one without rollouts never does.
+  config.preference.num_steps = 10
+  said = explain(config, workdir=tmp_path, error=TPU)
+  assert "saved: hypo up to step 10" in said
+  config.preference.num_steps = 300
+  config.preference.method, config.preference.kl_coef = "dpo", 0.0
+  (tmp_path / "checkpoints" / "dpo" / "5").mkdir(parents=True)
+  said = explain(config, workdir=tmp_path, error=TPU)
+  assert "saved: dpo up to step 5" in said
   assert "out of memory: setting up the job" in said
 
 

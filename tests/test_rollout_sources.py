@@ -177,24 +177,31 @@ def test_checkpoints_wait_for_a_draw_that_can_be_gone_on_from(
   tmp_path, every, kept
 ):
   """Evaluations stand at other steps; a run that is killed loses little."""
+  updated = []
 
   def update(state, step, timer):
+    updated.append(step)
     return train.TrainState(state.step + 1, state.trainable, ()), {}
 
   checkpoints = Checkpoints(tmp_path, keep=9, frozen="", resume_every=every)
-  loop.run_stage(
-    "hypo",
-    train.TrainState(np.int32(0), {"w": np.ones(1)}, ()),
-    update,
-    num_steps=270,
-    checkpoints=checkpoints,
-    open_log=lambda step: Log(),
-    tokens_per_step=1,
-    evaluate=lambda state: {},
-    evaluate_at={30, 250},
-    checkpoint_every=100,
-    draw_every=every,
-  )
-  found = checkpoints.steps()
+
+  def run():
+    loop.run_stage(
+      "hypo",
+      train.TrainState(np.int32(0), {"w": np.ones(1)}, ()),
+      update,
+      num_steps=270,
+      checkpoints=checkpoints,
+      open_log=lambda step: Log(),
+      tokens_per_step=1,
+      evaluate=lambda state: {},
+      evaluate_at={30, 250},
+      checkpoint_every=100,
+      draw_every=every,
+    )
+
+  run()
+  assert [s for s in checkpoints.steps() if s not in (30, 250, 270)] == kept
+  run()  # What is finished is not trained again.
+  assert updated == list(range(270))
   checkpoints.close()
-  assert [s for s in found if s not in (30, 250, 270)] == kept

@@ -41,6 +41,21 @@ _UNUSED = {
 _NO_PAIRS = {"label_smoothing": 0.0} | _UNUSED
 
 
+def of_config(config: Any) -> dict[str, dict[str, Any]]:
+  """Returns the settings of each method, the config's own last.
+
+  Raises:
+    ValueError: for a setting that a method does not have.
+  """
+  main = config.preference.to_dict() | config.online.to_dict()
+  every = {
+    name: main | overrides.to_dict() | {"method": name}
+    for name, overrides in config.baselines.items()
+  }
+  every |= {main["method"]: main}
+  return {name: resolved(settings) for name, settings in every.items()}
+
+
 def resolved(settings: dict[str, Any]) -> dict[str, Any]:
   """Returns a method's settings, its own defaults in place of None.
 
@@ -92,6 +107,11 @@ def initial_kl_coef(settings: dict[str, Any]) -> float | None:
 def draws(settings: dict[str, Any]) -> bool:
   """Whether a method takes rollouts."""
   return bool(settings["kl_coef"]) or settings["method"] in ONLINE
+
+
+def draw_every(config: Any, settings: dict[str, Any]) -> int:
+  """Returns the updates that share one draw of rollouts; 1 without any."""
+  return config.rollout.every_steps if settings["kl_coef"] else 1
 
 
 def reads_reference(settings: dict[str, Any]) -> bool:

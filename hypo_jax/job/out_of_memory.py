@@ -18,6 +18,7 @@ import jax
 from hypo_jax.aot import compiled, memory, summary
 from hypo_jax.aot.compiled import Buffer
 from hypo_jax.checkpoint import abstract
+from hypo_jax.job.methods import draw_every, of_config
 
 # Arrays named of a program's arguments, and of what it makes.
 _SHOWN = 4
@@ -143,12 +144,15 @@ def _source(buffer: Buffer) -> str:
 
 def _saved(workdir: pathlib.Path, config: Any) -> str:
   """Returns what a second call goes on from, in words."""
-  stages = ("sft", *config.baselines, config.preference.method)
-  for stage in reversed(stages):
-    every = 1 if stage == "sft" else config.rollout.every_steps
+  methods = of_config(config)
+  ends = {"sft": config.sft.num_steps}
+  ends |= {name: settings["num_steps"] for name, settings in methods.items()}
+  draws = {name: draw_every(config, methods[name]) for name in methods}
+  for stage, end in reversed(ends.items()):
     folders = (workdir / "checkpoints" / stage).glob("*")
     steps = [int(f.name) for f in folders if f.name.isdecimal()]
-    if steps := [step for step in steps if step % every == 0]:
+    every = draws.get(stage, 1)
+    if steps := [s for s in steps if s == end or s % every == 0]:
       return (
         f"saved: {stage} up to step {max(steps)}; a second call goes on from "
         "there, also with another model.remat, preference.micro_batch_size or "

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from hypo_jax import evaluate, keys, models, rewards, sharding, statistics
 from hypo_jax.checkpoint import write_json
 from hypo_jax.data import continuations, filters, judges, reviews, tasks
-from hypo_jax.job.methods import resolved
+from hypo_jax.job.methods import of_config
 from hypo_jax.job.out_of_memory import Watch
 
 
@@ -93,13 +93,7 @@ class Job:
   @property
   def methods(self) -> dict[str, dict[str, Any]]:
     """The settings of each method, the config's own last."""
-    main = self.config.preference.to_dict() | self.config.online.to_dict()
-    every = {
-      name: main | overrides.to_dict() | {"method": name}
-      for name, overrides in self.config.baselines.items()
-    }
-    every |= {main["method"]: main}
-    return {name: resolved(settings) for name, settings in every.items()}
+    return of_config(self.config)
 
   def say(self, text: str) -> None:
     if self.leader:

@@ -16,6 +16,7 @@ from hypo_jax.job import batches, online, steps, work
 from hypo_jax.job.methods import (
   ONLINE,
   check_job,
+  draw_every,
   initial_kl_coef,
 )
 from hypo_jax.job.setup import Job
@@ -170,7 +171,7 @@ def preference_checkpoints(job: Job, name: str, reference: Any) -> Checkpoints:
     keep=job.config.checkpoint.keep,
     frozen=fingerprint(reference),
     best_by=(best_field(job), "pair_fit"),
-    resume_every=job.config.rollout.every_steps,
+    resume_every=draw_every(job.config, job.methods[name]),
   )
 
 
@@ -265,7 +266,7 @@ def train_method(
     remark=diagnostics.coverage_warning,
     on_evaluation=on_evaluation,
     checkpoint_every=job.config.checkpoint.every_steps,
-    draw_every=job.config.rollout.every_steps if settings["kl_coef"] else 1,
+    draw_every=draw_every(job.config, settings),
   )
   checkpoints.close()
   job.say(
