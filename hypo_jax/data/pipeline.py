@@ -11,7 +11,7 @@ are what sampling keys are folded from: both copies would draw the same rollout.
 
 All rows are tokenised beforehand and lie in memory (1 KB a pair for P = 128 and
 C = 64); grain orders them, numpy gathers them. Nothing is prefetched: a batch
-of 64 takes about four milliseconds, while the device still runs the last step.
+of 64 takes some 4 ms, while the device still runs the step before.
 """
 
 import hashlib
