@@ -94,6 +94,9 @@ def group_advantages(
   rewards = check_rewards(rewards)
   checks.check_samples(len(rewards), samples_per_prompt, 2)
   groups = rewards.reshape(-1, samples_per_prompt)
+  # Equal rewards are exactly 0 from here on, whose mean is exact; std would
+  # scale the rounding of any other mean up to 1.
+  groups -= groups[:, :1]
   centred = groups - groups.mean(axis=1, keepdims=True)
   if scale_by_std:
     std = jnp.sqrt((centred**2).mean(axis=1, keepdims=True))
@@ -173,7 +176,9 @@ def grpo_loss(
   Raises:
     ValueError: as `rloo_loss`.
 
-  Source: as `group_advantages`; the KL in the reward is our choice.
+  Source: as `group_advantages`; the KL in the reward is our choice. With
+    scale_by_std, a prompt whose rewards are all equal is therefore left with
+    its KLs alone, scaled to 1, however small kl_coef is.
   """
   log_probs, kl, penalised = _penalised(
     token_log_probs, ref_token_log_probs, rewards, completion_mask, kl_coef

@@ -127,11 +127,16 @@ def whiten(
   checks.check_mask(completion_mask)
   values = masked.scored("values", values, completion_mask)
   count = jnp.maximum(jnp.sum(completion_mask), 1)
+  # Equal values are exactly 0 from here on; the division below would scale the
+  # rounding of any other mean up to 1.
+  offset = jnp.min(values, initial=jnp.inf, where=completion_mask)
+  offset = jnp.where(jnp.any(completion_mask), offset, 0.0)
+  values = jnp.where(completion_mask, values - offset, 0.0)
   mean = values.sum() / count
   centred = jnp.where(completion_mask, values - mean, 0.0)
   scaled = centred * lax.rsqrt((centred**2).sum() / count + _EPSILON)
   if not shift_mean:
-    scaled = jnp.where(completion_mask, scaled + mean, 0.0)
+    scaled = jnp.where(completion_mask, scaled + (offset + mean), 0.0)
   return scaled
 
 

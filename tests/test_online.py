@@ -100,8 +100,6 @@ def assert_trees_close(first, second, **tolerance):
 
 def reinforce(method, *, rollouts=ROLLOUTS, rewards=REWARDS, **settings):
   settings = {"kl_coef": 0.3, "samples_per_prompt": K} | settings
-  if method == "grpo":
-    settings = {"scale_by_std": True, "scale_by_length": True} | settings
 
   def make(optimizer):
     return online.make_policy_gradient_step(
@@ -191,6 +189,11 @@ def test_only_an_adapter_is_trained_over_a_frozen_reference():
   gradient, _, metrics = change(make, adapter, REFERENCE, rollouts, REWARDS)
   np.testing.assert_allclose(metrics["kl"], 0.0, atol=1e-5)
   assert any(np.abs(x).max() > 1e-4 for x in jax.tree.leaves(gradient))
+
+
+def test_a_setting_of_the_other_method_is_refused():
+  with pytest.raises(ValueError, match="scale_by_std: expected no value for"):
+    reinforce("rloo", scale_by_std=True)
 
 
 # PPO.

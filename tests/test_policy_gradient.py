@@ -129,13 +129,17 @@ def test_advantages_follow_their_formulas():
   np.testing.assert_allclose(scaled, plain / (std + 1e-4), rtol=1e-6)
 
 
-def test_equal_rewards_give_no_advantage():
-  rewards = jnp.full(4, 0.7)
-  for advantages in (
-    policy_gradient.leave_one_out_advantages(rewards, samples_per_prompt=4),
-    policy_gradient.group_advantages(rewards, samples_per_prompt=4),
-  ):
-    np.testing.assert_allclose(advantages, 0.0, atol=1e-3)
+@pytest.mark.parametrize("samples_per_prompt", [4, 7, 8])
+@pytest.mark.parametrize("reward", [0.7, 1000.1, -12345.67])
+def test_equal_rewards_give_no_advantage(reward, samples_per_prompt):
+  rewards = jnp.full(samples_per_prompt, reward)
+  given = dict(samples_per_prompt=samples_per_prompt)
+  assert not policy_gradient.group_advantages(rewards, **given).any()
+  np.testing.assert_allclose(
+    policy_gradient.leave_one_out_advantages(rewards, **given),
+    0.0,
+    atol=1e-6 * abs(reward),
+  )
 
 
 def test_losses_follow_their_formulas():

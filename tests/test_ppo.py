@@ -225,6 +225,7 @@ def test_whitening_counts_scored_tokens_only():
 
 def test_equal_or_no_values_whiten_to_zero():
   assert not ppo.whiten(jnp.ones((3, 3)), MASK).any()
+  assert not ppo.whiten(jnp.full((3, 3), 1000.1), MASK).any()
   nothing = jnp.zeros((3, 3), bool)
   assert not ppo.whiten(jnp.full((3, 3), math.nan), nothing).any()
 

@@ -6,7 +6,9 @@ from typing import Any
 
 # Settings of `config.online` by method, with their defaults. PPO's are those of
 # the summarize-from-feedback recipe (Huang et al. 2024, arXiv 2403.17031) but
-# for the temperature, there 0.7: at 1 the penalised KL is the policies' own.
+# for two. The temperature is 0.7 there: at 1 the penalised KL is the policies'
+# own. A completion without EOS has reward -1 there, for whatever its own was:
+# where rewards go below -1, that would pay for not ending.
 DEFAULTS: dict[str, dict[str, Any]] = {
   "ppo": {
     "epochs": 4,
@@ -19,7 +21,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "whiten_rewards": False,
     "whiten_advantages": True,
     "temperature": 1.0,
-    "no_eos_reward": -1.0,
+    "no_eos_reward": None,
   },
   "rloo": {"no_eos_reward": None},
   # Shao et al. 2024 (arXiv 2402.03300).

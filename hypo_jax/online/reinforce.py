@@ -36,7 +36,7 @@ def make_policy_gradient_step(
     kl_coef: weight of the KL, reward per nat; with a kl_target the state's is
       taken instead.
     samples_per_prompt: k, at least 2.
-    scale_by_std: of grpo and no other, as the next; see
+    scale_by_std: of grpo and no other, as the next; None for the default of
       `policy_gradient.grpo_loss`.
     scale_by_length: likewise.
     kl_target: nats a completion, or None for a fixed kl_coef.
@@ -44,15 +44,23 @@ def make_policy_gradient_step(
     adapters: `state.trainable` is an adapter over `frozen`.
 
   Raises:
-    ValueError: for an unknown method, or k < 2.
+    ValueError: for an unknown method, k < 2, or a setting that the method
+      doesn't have.
   """
   if method not in ("rloo", "grpo"):
     raise ValueError(f"method: expected 'rloo' or 'grpo', got {method!r}")
   draws.check_samples(method, samples_per_prompt)
-  loss_of, scaling = policy_gradient.rloo_loss, {}
-  if method == "grpo":
-    loss_of = policy_gradient.grpo_loss
-    scaling = {"scale_by_std": scale_by_std, "scale_by_length": scale_by_length}
+  scaling = {"scale_by_std": scale_by_std, "scale_by_length": scale_by_length}
+  scaling = {
+    name: value for name, value in scaling.items() if value is not None
+  }
+  if method == "rloo" and scaling:
+    raise ValueError(
+      f"{', '.join(scaling)}: expected no value for 'rloo', a setting of "
+      f"'grpo', got {scaling}"
+    )
+  grouped = method == "grpo"
+  loss_of = policy_gradient.grpo_loss if grouped else policy_gradient.rloo_loss
 
   def step(state: train.TrainState, frozen, rollouts: Rollouts, rewards):
     weight = kl_coef if kl_target is None else state.kl_coef
