@@ -4,9 +4,9 @@
 
     python run.py --config=configs/hypo.py
 
-Two CPU cores, two and a half minutes, 1.2 GiB. HyPO ends at a win rate of 0.844
+Two CPU cores, two and a half minutes, 1.2 GiB. HyPO ends at a win rate of 0.847
 ± 0.021 against the reference and a KL of 3.0 nats (mean and standard deviation
-of ten seeds); DPO's best checkpoint wins 0.697 ± 0.023.
+of ten seeds); DPO's best checkpoint wins 0.694 ± 0.021.
 
 Every value here is our choice; learning rates, beta and kl_coef were tuned on
 seeds 1000 and 1001 (docs/results/tuning.md).

@@ -118,7 +118,7 @@ def test_what_is_installed_keeps_the_runtimes_accelerator(
 ):
   clone, pip = install(plugins, REPOSITORY="https://host/me/hypo_jax")
   assert clone[:2] == ["git", "clone"] and "https://host/me/hypo_jax" in clone
-  assert pip[-3:] == ["-r", "requirements.txt", wanted]
+  assert pip[-3:] == ["-r", "hypo_jax_clone/requirements.txt", wanted]
   assert pathlib.Path.cwd().parent == tmp_path and sys.path[0] == os.getcwd()
 
 
