@@ -35,6 +35,9 @@ def get_config() -> ConfigDict:
   config.study.control_seeds = tuple(range(11, 16))
   config.study.tuning_seeds = (2000, 2001)
   config.study.chosen = "configs/study_chosen.json"  # settings, after tuning
+  # Evaluations of cells that are shown: closest where policies move fastest.
+  config.study.evaluate_at = (1, 2, 3, 4, 5, 7, 10, 12, 15, 20, 25, 30)
+  config.study.evaluate_at += tuple(range(40, 301, 20))
   config.study.workers = 0  # processes; 0: one a core
   config.study.results = ""  # folder of the page; empty: the workdir
   return config

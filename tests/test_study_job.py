@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small study through run.py: killed, resumed, with a cell that fails."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -50,9 +51,9 @@ def environment(tmp_path_factory):
   }
 
 
-def start(workdir, environment):
+def start(workdir, environment, *more):
   return subprocess.Popen(
-    [sys.executable, "run.py", *SMALL, f"--workdir={workdir}"],
+    [sys.executable, "run.py", *SMALL, f"--workdir={workdir}", *more],
     cwd=ROOT,
     env=environment,
     stdout=subprocess.PIPE,
@@ -62,8 +63,8 @@ def start(workdir, environment):
   )
 
 
-def finish(workdir, environment):
-  process = start(workdir, environment)
+def finish(workdir, environment, *more):
+  process = start(workdir, environment, *more)
   output, _ = process.communicate(timeout=1800)
   return process.returncode, output
 
@@ -71,8 +72,8 @@ def finish(workdir, environment):
 def page_of(workdir):
   """The page without the seconds, the one column that isn't reproducible."""
   text = (workdir / "study_smoke.md").read_text()
-  before, _, after = text.partition("| labels | seconds |")
-  return before + re.sub(r"\| [\d,]+ \|\n", "|\n", after)
+  before, _, after = text.partition("| labels | seconds")
+  return before + re.sub(r"\| [\d,]+ \([^)]*\) \|\n", "|\n", after)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_a_study_leaves_its_page_and_every_cell_a_folder(undisturbed):
         assert (folder / name).stat().st_size, folder / name
       result = json.loads((folder / "cell.json").read_text())
       steps = [entry["step"] for entry in result["history"]]
-      assert steps == [0, 5, 10, 12]
+      assert steps == [0, 1, 2, 3, 4, 5, 7, 10, 12]
       assert set(result["test"]) == {"last", "best", "best_pair_loss"}
       assert result["costs"]["seconds"] > 0
     learned = json.loads((workdir / seed / LEARNER / "cell.json").read_text())
@@ -108,10 +109,15 @@ def test_a_study_leaves_its_page_and_every_cell_a_folder(undisturbed):
   (table,) = figures.values()
   assert [len(row["scores"]) for row in table.values()] == [2, 2, 2]
   plots = {path.name for path in (workdir / "study_smoke").glob("*.png")}
-  assert plots == {"frontier_win_rate.png", "frontier_reward.png", "proxy.png"}
+  assert plots == {
+    "frontier_win_rate.png",
+    "frontier_reward.png",
+    "proxy.png",
+    "proxy_by_step.png",
+  }
 
 
-LEARNER = "rloo-rate-1.0e-03-kl_coef-0.3"
+LEARNER = "smoke-rloo"
 
 
 def wait_for(process, condition):
@@ -135,13 +141,23 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_table(
 ):
   workdir = tmp_path / "killed"
   process = start(workdir, environment)
-  wait_for(process, lambda: list(workdir.glob("*/hypo-*/checkpoints/hypo/5")))
+  wait_for(
+    process, lambda: list(workdir.glob("*/smoke-hypo/checkpoints/hypo/5"))
+  )
   process.send_signal(signal.SIGKILL)
   process.communicate()  # Waits for the workers: they hold its output.
-  assert not list(workdir.glob("*/dpo-*/cell.json"))
+  assert not list(workdir.glob("*/smoke-dpo/cell.json"))
   code, output = finish(workdir, environment)
   assert code == 0, output
   assert page_of(workdir) == page_of(undisturbed[0])
+  # A second one at work in the folder, and a finished cell of other settings,
+  # are refused.
+  with (workdir / "lock").open() as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    code, output = finish(workdir, environment)
+  assert code != 0 and "workdir: expected no other study" in output
+  code, output = finish(workdir, environment, "--config.preference.beta=0.7")
+  assert code != 0 and "others of preference.beta; remove" in output
   # All is there: nothing runs, the page is written again.
   shutil.rmtree(workdir / "study_smoke")
   (workdir / "study_smoke.md").unlink()
@@ -154,7 +170,9 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_table(
 def test_ctrl_c_stops_all_workers_and_says_how_to_go_on(environment, tmp_path):
   workdir = tmp_path / "stopped"
   process = start(workdir, environment)
-  wait_for(process, lambda: list(workdir.glob("*/hypo-*/checkpoints/hypo/5")))
+  wait_for(
+    process, lambda: list(workdir.glob("*/smoke-hypo/checkpoints/hypo/5"))
+  )
   os.killpg(process.pid, signal.SIGINT)
   output, _ = process.communicate(timeout=600)
   assert process.returncode == 130
@@ -171,7 +189,7 @@ def test_a_failed_cell_is_named_and_the_others_go_on(
   folder = workdir / "2001" / LEARNER
   (folder / "cell.json").unlink()
   (folder / "config.json").write_text("{}")
-  shutil.rmtree(next(workdir.glob("2000/dpo-*")))
+  shutil.rmtree(next(workdir.glob("2000/smoke-dpo")))
   code, output = finish(workdir, environment)
   assert code == 1 and "failed cells: 1" in output
   assert f"{folder}: ValueError" in output and "remove the folder" in output

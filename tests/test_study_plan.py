@@ -15,7 +15,7 @@ from hypo_jax.job.methods import check_job, resolved
 from hypo_jax.study import methods, page, plan, scores, tables, tuning
 
 ROOT = pathlib.Path(__file__).parents[1]
-CHOSEN = {name: dict(methods.base(name)[1]) for name in methods.METHODS}
+CHOSEN = {name: dict(methods.base(name)) for name in methods.METHODS}
 HOW = {
   "seeds": range(11, 21),
   "control_seeds": range(11, 16),
@@ -203,6 +203,7 @@ def test_scores_begin_at_the_reference():
   assert found["area"] == pytest.approx((2 * 0.6 + 2 * 0.7) / 4)
   assert found["selected_kl_1"] == 0.5
   assert found["selected_kl_2"] == pytest.approx(0.7)
+  assert found["evaluations_1"] == 0 and found["evaluations_4"] == 1
   assert found["largest_kl"] == 2.0 and found["last_win_rate"] == 0.7
 
 
@@ -218,6 +219,22 @@ def test_a_diverged_run_is_scored_as_far_as_it_went():
   broken = {"history": [{"kl": float("nan"), "wins": [1.0, float("inf")]}]}
   kept = job_cells._with_none(broken)
   assert kept == {"history": [{"kl": None, "wins": [1.0, None]}]}
+
+
+def test_pages_are_written_where_runs_diverged(tmp_path):
+  whole = [entry(0, 0, 0.5, 0.0), entry(5, 2.0, 0.7, 0.2)]
+  diverged = result(*whole, entry(300, None, 0.01, -1.0))
+  optima = {seed: optimum_of(seed) for seed in range(11, 21)}
+  for subset in ("main", "controls"):
+    rows = rows_of(subset)
+    results = made_results(rows, {})
+    for name in ("hypo", "dpo", "ppo_judge"):
+      if (12, name) in results:
+        results[12, name] = diverged
+    text = page.write(tmp_path, subset, rows, results, optima, {}).read_text()
+    assert text.count("| DPO |") > 0
+  rows = [ln for ln in text.splitlines() if ln.startswith("| PPO, exact")]
+  assert rows[-1].startswith("| PPO, exact judge | 4 of 5 |"), rows
 
 
 def made_results(rows, ahead):
@@ -293,6 +310,8 @@ def test_the_page_says_what_is_missing_and_holds_every_score(tmp_path):
   assert "- ipo, seed 14: not run" in text
   figures = json.loads((tmp_path / "study_main.json").read_text())
   dpo = figures[plan.MAIN_TABLE]["DPO"]
+  ipo = figures[plan.MAIN_TABLE]["PPO"]["differences"]["selected_area"]
+  assert ipo["count"] == 10 and ipo["p"] <= ipo["holm"]
   assert dpo["missing"] == [13] and len(dpo["scores"]) == 9
   for name in ("frontier_win_rate", "frontier_reward"):
     assert (tmp_path / "study_main" / f"{name}.png").stat().st_size > 10_000
@@ -320,8 +339,9 @@ def test_the_controls_page_gives_the_share_of_the_optimum(tmp_path):
   optima = {seed: optimum_of(seed) for seed in range(11, 16)}
   text = page.write(tmp_path, "controls", rows, results, optima, {}).read_text()
   # J = 0.3 - 0.1 x 4 = -0.1 of 0.5.
-  share = "-0.100 [-0.100, -0.100] | -0.200 [-0.200, -0.200]"
-  assert share.replace("-", "−") in text
+  share = "-0.100 [-0.100, -0.100] | -0.200 [-0.200, -0.200]".replace("-", "−")
+  # The error of J*, 0.01 of 0.5, of a share of 0.2.
+  assert f"{share} | 0.004 | −0.200 | **no** |" in text
   for name in ("controls", "epochs"):
     assert (tmp_path / "study_controls" / f"{name}.png").exists()
 
@@ -339,4 +359,4 @@ def test_the_tuning_page_marks_the_choice(tmp_path):
   assert text.count("| chosen, at the edge") == len(methods.METHODS)
   line = next(x for x in text.splitlines() if "0.400" in x)
   assert line.startswith("| 9.0e-04 | kl_coef 0.3 |")
-  assert line.endswith("| chosen, at the edge of learning_rate |")
+  assert line.endswith("| 0.575 | chosen, at the edge of learning_rate |")

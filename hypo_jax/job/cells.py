@@ -231,13 +231,38 @@ def describe(folder: pathlib.Path) -> str:
 
 def _claim(folder: pathlib.Path, config: Any) -> None:
   """Raises ValueError where the folder is that of other settings."""
-  path, now = folder / "config.json", json.loads(config.to_json_best_effort())
+  path = folder / "config.json"
   if not path.exists():
-    write_json(path, now)
-  elif json.loads(path.read_text()) != now:
+    write_json(path, json.loads(config.to_json_best_effort()))
+  check_claimed(folder, config)
+
+
+def check_claimed(folder: pathlib.Path, config: Any) -> None:
+  """Raises ValueError unless the folder is that of these settings."""
+  path, wanted = (
+    folder / "config.json",
+    json.loads(config.to_json_best_effort()),
+  )
+  found = json.loads(path.read_text())
+  if found != wanted:
+    names = sorted(_differing(wanted, found))
     raise ValueError(
-      f"{path}: expected these settings, found others; remove the folder"
+      f"{path}: expected these settings, found others of {', '.join(names)}; "
+      "remove the folder, or take the settings back"
     )
+
+
+def _differing(wanted: Any, found: Any, name: str = "") -> list[str]:
+  """Returns the keys, with dots, at which two configurations differ."""
+  if isinstance(wanted, dict) and isinstance(found, dict):
+    return [
+      deeper
+      for key in wanted.keys() | found.keys()
+      for deeper in _differing(
+        wanted.get(key), found.get(key), f"{name}.{key}" if name else key
+      )
+    ]
+  return [] if wanted == found else [name]
 
 
 def _run(job: Job, start: Start, *, test: bool) -> dict[str, Any]:

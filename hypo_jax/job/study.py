@@ -6,9 +6,11 @@ The same command goes on where it was stopped: it runs what is not done, failed
 cells again among it, and writes the page anew from what is there.
 """
 
+import contextlib
+import fcntl
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hypo_jax.checkpoint import write_json
@@ -27,9 +29,29 @@ def run_study(config: Any, workdir: pathlib.Path) -> list[str]:
     A line for each cell that failed, with its folder.
 
   Raises:
-    ValueError: naming the argument, for a study that can't be planned.
+    ValueError: naming the argument, for a study that can't be planned, a
+      finished cell of other settings, or a folder in which another runs.
     loop.Stopped: after a stop signal.
   """
+  with _alone(workdir):
+    return _run_study(config, workdir)
+
+
+@contextlib.contextmanager
+def _alone(workdir: pathlib.Path) -> Iterator[None]:
+  """Refuses a second study in the folder: subsets share cells."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / "lock").open("w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise ValueError(
+        f"workdir: expected no other study at work in {workdir}, found one"
+      ) from None
+    yield
+
+
+def _run_study(config: Any, workdir: pathlib.Path) -> list[str]:
   study = config.study
   if study.subset == "all":
     _run_rows(config, workdir, _rows(config, "tuning"))
@@ -122,17 +144,24 @@ def _run_rows(
   config: Any, workdir: pathlib.Path, rows: Sequence[plan.Row]
 ) -> dict[tuple[int, str], str]:
   """Runs what is not done; returns a line for each cell that failed."""
-  wanted = plan.cells(rows)
   tested = {(s, r.cell) for r in rows for s in r.seeds if not plan.is_tuning(r)}
-  missing = [
-    key for key in wanted if not (_folder(workdir, *key) / cells.DONE).exists()
-  ]
-  for key in missing:
-    (_folder(workdir, *key) / cells.FAILED).unlink(missing_ok=True)
+  closer = {"evaluate.also_at_steps": tuple(config.study.evaluate_at)}
+  wanted = {
+    key: values | closer if key in tested else values
+    for key, values in plan.cells(rows).items()
+  }
+  missing = []
+  for key, values in wanted.items():
+    folder = _folder(workdir, *key)
+    # A typo shows before anything runs.
+    own = cells.cell_config(config, key[0], values)
+    if (folder / cells.DONE).exists():
+      cells.check_claimed(folder, own)
+    else:
+      missing.append(key)
+      (folder / cells.FAILED).unlink(missing_ok=True)
   print(f"{len(wanted)} cells, {len(missing)} to run", flush=True)
   settings = {key: wanted[key] for key in missing}
-  for key, values in settings.items():  # A typo shows before anything runs.
-    cells.cell_config(config, key[0], values)
   workers.run(config, workdir, settings, tested)
   failed = {}
   for key in missing:

@@ -290,8 +290,10 @@ def _seconds_at_peak(job: Job, settings: dict[str, Any]):
 
 
 def _completions_a_prompt(job: Job, settings: dict[str, Any]) -> int:
-  """Returns the slots of a row: pair and rollouts, where there are any."""
+  """Returns the slots of a row that are trained on: pair, rollouts."""
   samples = job.config.rollout.samples_per_prompt
+  if settings["method"] == "online_dpo":  # The best and the worst of them.
+    return 2
   if settings["method"] in ONLINE:
     return samples
   return 2 + samples if settings["kl_coef"] else 2

@@ -76,12 +76,14 @@ def at_equal_kl(
 
 
 def by_step(row: Row, results: scores.Results, field: str) -> Mean | None:
-  """Returns a field by step, or None without a seed."""
+  """Returns a field by step, up to where a seed diverged; None without one."""
   found = histories(row, results)
   if not found:
     return None
   steps = np.array([entry["step"] for entry in found[0]], np.float64)
-  return over_seeds(steps, np.array([[e[field] for e in h] for h in found]))
+  values = np.array([[e[field] for e in h] for h in found], np.float64)
+  whole = np.logical_and.accumulate(np.isfinite(values).all(axis=0))
+  return over_seeds(steps[whole], values[:, whole])
 
 
 def of_optimum(

@@ -159,6 +159,6 @@ def grid(name: str) -> dict[str, Settings]:
   }
 
 
-def base(name: str) -> tuple[str, Settings]:
-  """Returns the middle of a method's grid: its name and settings."""
-  return list(grid(name).items())[4]
+def base(name: str) -> Settings:
+  """Returns the settings in the middle of a method's grid."""
+  return list(grid(name).values())[4]

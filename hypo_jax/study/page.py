@@ -17,16 +17,22 @@ _METHODS = (plan.MAIN_TABLE, plan.JUDGE_TABLE, plan.SMOKE_TABLE)
 _FRONTIER = (
   "Mean over seeds with the 95% t interval, on validation prompts. The "
   "frontier at a KL is the win rate of the best evaluation up to it, chosen on "
-  "half of the prompts and read off the other half; `area` is its mean over "
-  "KL 0 to 4 nats."
+  "half of the prompts and read off the other half (its KL is that of all); "
+  "`area` is its mean over KL 0 to 4 nats. A field is empty where a seed's run "
+  "diverged before it."
 )
 _DIFFERENCES = (
-  "Paired by seed; p values by Holm over the rows, each column apart. The "
-  "verdict goes by the frontier's area."
+  "Paired by seed: mean, 95% t interval, p, and Holm's p over the rows, each "
+  "column apart. The verdict goes by the frontier's area, at 0.05 of Holm's."
 )
 _CROSSING = (
   "Read where the training curve first reaches a KL instead, linear between "
   "evaluations; a curve that never does is read at its largest KL."
+)
+_TUNING = (
+  "Highest reward of a validation evaluation with a KL of at most 4 nats, by "
+  "seed, and where it was. `area`, the frontier's of the win rate, is shown "
+  "and chooses nothing."
 )
 _CONTROLS = (
   "`area` is the frontier's: the best evaluation up to "
@@ -89,7 +95,7 @@ def _compared(
 
 
 def _figures(compared: Mapping[str, list[scores.Line]]) -> dict[str, Any]:
-  """Returns every score of every cell, by table, row and seed."""
+  """Returns every score of every cell, by table, row and seed, and tests."""
   return {
     title: {
       line.row.label: {
@@ -97,6 +103,10 @@ def _figures(compared: Mapping[str, list[scores.Line]]) -> dict[str, Any]:
         "settings": dict(line.row.settings),
         "scores": {str(seed): found for seed, found in line.scores.items()},
         "missing": list(line.missing),
+        "differences": {
+          outcome: found._asdict() | {"holm": line.adjusted.get(outcome)}
+          for outcome, found in (line.differences or {}).items()
+        },
       }
       for line in lines
     }
@@ -120,15 +130,16 @@ def _text(
   for title, group in plan.tables(rows).items():
     parts.append(f"## {title}\n")
     if plan.is_tuning(group[0]):
-      parts.append(tables.tuned(group, results))
+      parts += [_TUNING + "\n", tables.tuned(group, results)]
     elif title in _METHODS:
       parts += _of_methods(compared[title], results)
     else:
-      parts += [_CONTROLS + "\n", tables.controls(compared[title])]
+      parts += [_CONTROLS + "\n", tables.controls(compared[title], results)]
     if title == plan.OPTIMUM_TABLE:
       parts += [
         f"J = reward − {plan.OPTIMUM_BETA} KL of the last checkpoint, test "
-        "prompts; J* from the reference's completions of the same prompts.\n",
+        "prompts; J* from the reference's completions of the same prompts. At "
+        "least 0.7 of the way was expected of RLOO, PPO and GRPO.\n",
         tables.recovered(group, results, optima),
         tables.optimum({s: optima[s] for s in group[0].seeds if s in optima}),
       ]
@@ -149,7 +160,8 @@ def _of_methods(lines: list[scores.Line], results: Results) -> list[str]:
     "What a cell took, a learned reward's fitting included. Tokens trained "
     "count padding and epochs; labels are pairs labelled, or completions "
     "judged; seconds are those of the steps on a worker's share of the cores, "
-    "evaluations left out.\n",
+    "evaluations left out, beside other workers and whatever else ran: hours "
+    "differ.\n",
     tables.costs(lines, results),
     "Settings:\n",
     "\n".join(

@@ -34,8 +34,15 @@ _READINGS = {
 }
 _KL = "KL to the reference, nats"
 _INCH = 2.5  # of a panel's height
+_DASHES = (0, (4, 2))
 
 Optima = Mapping[int, Mapping[str, Any]]
+
+
+def _optimum_marker() -> Any:
+  return marker(
+    "reference", "optimum of J as beta varies", marker="", linestyle=_DASHES
+  )
 
 
 def draw_mean(axes: Any, mean: Mean | None, style: str, **line: Any) -> None:
@@ -114,7 +121,7 @@ def frontiers(
   def fill(row: Row) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
       style_axes(axes, _KL, _LABELS[field])
-      draw_mean(axes, best, "reference", linestyle=(0, (4, 2)))
+      draw_mean(axes, best, "reference", linestyle=_DASHES)
       draw_mean(axes, main, "hypo")
       draw_mean(axes, curves.at_equal_kl(row, results, field), "dpo")
 
@@ -125,8 +132,7 @@ def frontiers(
     marker("dpo", "the panel's method", marker=""),
   ]
   if best is not None:
-    line = {"marker": "", "linestyle": (0, (4, 2))}
-    handles.append(marker("reference", "optimum of J as beta varies", **line))
+    handles.append(_optimum_marker())
   return _panels(
     name,
     f"{_LABELS[field].capitalize()} at equal KL",
@@ -136,8 +142,19 @@ def frontiers(
   )
 
 
-def proxy(rows: Sequence[Row], results: Results) -> Plot | None:
-  """A panel a method with a learned reward: it and the judge over KL.
+def proxy(
+  rows: Sequence[Row], results: Results, optima: Optima, *, by: str
+) -> Plot | None:
+  """A panel a method with a learned reward: it and the judge, over KL or steps.
+
+  Over KL each is read where training first gets there; over steps nothing is
+  left out, where the KL falls again included.
+
+  Args:
+    rows: of one table.
+    results: of the cells that are done.
+    optima: by seed; see `curves.of_optimum`.
+    by: "kl" or "step".
 
   Returns None where no cell has a learned reward.
   """
@@ -150,18 +167,25 @@ def proxy(rows: Sequence[Row], results: Results) -> Plot | None:
   if not rows:
     return None
 
-  def gained(row: Row, name: str, unit: float) -> Mean | None:
-    mean = curves.at_equal_kl(row, results, name)
+  read = curves.at_equal_kl if by == "kl" else curves.by_step
+
+  def gained(mean: Mean | None, unit: float = 1.0) -> Mean | None:
     if mean is None:
       return None
     start = mean.y[0]
     return Mean(mean.x, *((v - start) / unit for v in mean[1:]))
 
+  best = None
+  if by == "kl":
+    best = gained(curves.of_optimum(optima, rows[0].seeds, "reward"))
+
   def fill(row: Row) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
-      style_axes(axes, _KL, "reward gained")
-      draw_mean(axes, gained(row, field, _NATS_PER_REWARD), "dpo")
-      draw_mean(axes, gained(row, "reward_mean", 1.0), "hypo")
+      style_axes(axes, _KL if by == "kl" else "step", "reward gained")
+      draw_mean(axes, best, "reference", linestyle=_DASHES)
+      learned = read(row, results, field)
+      draw_mean(axes, gained(learned, _NATS_PER_REWARD), "dpo")
+      draw_mean(axes, gained(read(row, results, "reward_mean")), "hypo")
 
     return draw
 
@@ -169,10 +193,15 @@ def proxy(rows: Sequence[Row], results: Results) -> Plot | None:
     marker("hypo", "the judge", marker=""),
     marker("dpo", "the learned reward, over 4", marker=""),
   ]
+  if best is not None:
+    handles.append(_optimum_marker())
   return _panels(
-    "proxy",
+    "proxy" if by == "kl" else "proxy_by_step",
     "What the learned reward says, and what the judge says",
-    "A gap that opens with the KL is over-optimisation of the learned reward.",
+    "A gap that opens is over-optimisation of the learned reward."
+    if by == "step"
+    else "Read where a method first reaches each KL. A gap that opens is "
+    "over-optimisation of the learned reward.",
     {row.label: fill(row) for row in rows},
     handles,
     columns=2,
@@ -192,7 +221,7 @@ def controls(
   def fill(rows: Sequence[Row]) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
       style_axes(axes, _KL, _LABELS["reward_mean"])
-      draw_mean(axes, best, "reference", linestyle=(0, (4, 2)))
+      draw_mean(axes, best, "reference", linestyle=_DASHES)
       draw_mean(axes, own, "hypo", linewidth=2.6)
       handles = []
       for i, row in enumerate(r for r in rows if r.cell != main.cell):
@@ -203,7 +232,6 @@ def controls(
 
     return draw
 
-  line = {"marker": "", "linestyle": (0, (4, 2))}
   return _panels(
     "controls",
     "Controls: reward at equal KL",
@@ -211,7 +239,7 @@ def controls(
     {title: fill(rows) for title, rows in tables.items()},
     [
       marker("hypo", main.label, marker=""),
-      marker("reference", "optimum of J as beta varies", **line),
+      _optimum_marker(),
     ],
     columns=2,
   )
@@ -268,8 +296,9 @@ def make_plots(
       for field, short in _OPTIMUM.items():
         name = f"frontier_{short}{suffix}"
         plots.append(frontiers(name, shown, results, optima, field))
-      if plot := proxy(found, results):
-        plots.append(plot)
+      for by in ("kl", "step"):
+        if plot := proxy(found, results, optima, by=by):
+          plots.append(plot)
   tables = {t: r for t, r in tables.items() if not plan.is_tuning(r[0])}
   if tables:
     main = plan.main_row([row for found in tables.values() for row in found])

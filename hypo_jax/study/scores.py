@@ -53,9 +53,10 @@ def score(result: Mapping[str, Any]) -> dict[str, float]:
 
   Returns:
     OUTCOMES, win rates by first crossing; the same with "selected_" before
-    them; "largest_kl"; and, where the cell was tested, "win_rate", "kl",
-    "invalid_rate" and "reward" of its "last_", "best_" and "best_pair_loss_"
-    checkpoint, those that are numbers.
+    them; "largest_kl"; "evaluations_1" and "evaluations_4", how many have a KL
+    of at most that, the reference's own left out; and, where the cell was
+    tested, "win_rate", "kl", "invalid_rate" and "reward" of its "last_",
+    "best_" and "best_pair_loss_" checkpoint, those that are numbers.
   """
   history = result["history"]
   kl, win = curve(history, "win_rate")
@@ -67,6 +68,8 @@ def score(result: Mapping[str, Any]) -> dict[str, float]:
     selected = frontier.selected_at(kl, wins, level)
     found[f"selected_kl_{level:g}"] = selected
   found["largest_kl"] = frontier.largest_kl(kl)
+  for level in (LEVELS[0], LEVELS[-1]):
+    found[f"evaluations_{level:g}"] = float(np.sum(kl[1:] <= level))
   for which, entry in result["test"].items():
     found |= {
       f"{which}_win_rate": entry["win_rate"],
@@ -129,7 +132,7 @@ def compare(
         name: inference.estimate(
           [scores[s][name] - mine[s][name] for s in both]
         )
-        for name in _names([*scores.values()])
+        for name in _names([*scores.values(), *(mine[s] for s in both)])
       }
     values = {
       name: inference.estimate([found[name] for found in scores.values()])

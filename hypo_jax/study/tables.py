@@ -11,7 +11,7 @@ from hypo_jax.report.formatting import number, percent, whole
 from hypo_jax.study import inference, methods, tuning
 from hypo_jax.study.inference import Estimate
 from hypo_jax.study.plan import Row
-from hypo_jax.study.scores import LEVELS, OUTCOMES, Line, Results
+from hypo_jax.study.scores import LEVELS, OUTCOMES, Line, Results, compare
 
 _HEADS = {
   "area": "area, KL 0 to 4",
@@ -24,13 +24,14 @@ _CHECKPOINTS = {
   "best_pair_loss": "best by held-out pair loss",
   "last": "last",
 }
-_COSTS = (
-  "updates",
-  "tokens_trained",
-  "tokens_sampled",
-  "labels",
-  "seconds",
-)
+_COSTS = {
+  "updates": "gradient steps",
+  "tokens_trained": "tokens trained",
+  "tokens_sampled": "tokens sampled",
+  "labels": "labels",
+}
+# Of the way to the optimum, expected of each online method.
+_SHARE = 0.7
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -65,20 +66,30 @@ def win_rates(lines: Sequence[Line], prefix: str = "") -> str:
       seeds_of(line),
       *(interval(line.values.get(f"{prefix}{o}")) for o in OUTCOMES),
       _spread(line.values.get("largest_kl"), 1),
+      " / ".join(
+        _spread(line.values.get(f"evaluations_{level:g}"), 1)
+        for level in (LEVELS[0], LEVELS[-1])
+      ),
     ]
     for line in lines
   ]
   heads = ["method", "seeds", *_HEADS.values(), "largest KL"]
-  return markdown(heads, rows)
+  evaluated = f"evaluations to KL {LEVELS[0]:g} / {LEVELS[-1]:g}"
+  return markdown([*heads, evaluated], rows)
 
 
 def differences(lines: Sequence[Line], prefix: str = "") -> str:
-  """Returns the differences to HyPO, with Holm's p for each outcome."""
+  """Returns the differences to HyPO, with p and Holm's p for each outcome."""
 
   def cell(line: Line, outcome: str) -> str:
     name = f"{prefix}{outcome}"
-    text = interval(line.differences.get(name), signed=True)
-    return f"{text}, {_p(line.adjusted.get(name))}" if text else ""
+    found = line.differences.get(name)
+    if not (text := interval(found, signed=True)):
+      return ""
+    adjusted = line.adjusted.get(name)
+    if adjusted is None:
+      return f"{text}, p not given"
+    return f"{text}, p {_p(found.p)}, Holm {_p(adjusted)}"
 
   rows = [
     [line.row.label, seeds_of(line), *(cell(line, o) for o in OUTCOMES)]
@@ -88,10 +99,8 @@ def differences(lines: Sequence[Line], prefix: str = "") -> str:
   return markdown(["method − HyPO", "seeds", *_HEADS.values()], rows)
 
 
-def _p(value: float | None) -> str:
-  if value is None:
-    return "p not given"
-  return "p < 0.001" if value < 0.001 else f"p {value:.3f}"
+def _p(value: float) -> str:
+  return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _spread(found: Estimate | None, decimals: int) -> str:
@@ -107,28 +116,39 @@ def tested(lines: Sequence[Line]) -> str:
     for which, name in _CHECKPOINTS.items():
       found = line.values.get(f"{which}_win_rate")
       if found is not None:
-        invalid = line.values[f"{which}_invalid_rate"].mean
-        kl = _spread(line.values[f"{which}_kl"], 2)
-        row = [line.row.label, name, interval(found), kl, percent(invalid)]
-        rows.append(row)
+        invalid = line.values.get(f"{which}_invalid_rate")
+        kl = _spread(line.values.get(f"{which}_kl"), 2)
+        row = [line.row.label, name, interval(found), kl]
+        rows.append([*row, percent(invalid.mean) if invalid else ""])
   return markdown(["method", "checkpoint", "win rate", "KL", "invalid"], rows)
 
 
 def costs(lines: Sequence[Line], results: Results) -> str:
-  """Returns what a cell of each row took, mean over seeds."""
+  """Returns what a cell of each row took: means over seeds, median seconds."""
   rows = []
   for line in lines:
-    found = [results[seed, line.row.cell]["costs"] for seed in line.scores]
-    means = {
-      n: np.mean([f[n] for f in found]) if found else None for n in _COSTS
-    }
-    rows.append([line.row.label, *(whole(means[n]) for n in _COSTS)])
-  heads = ["method", "gradient steps", "tokens trained", "tokens sampled"]
-  return markdown([*heads, "labels", "seconds"], rows)
+    seconds = [
+      results[seed, line.row.cell]["costs"]["seconds"] for seed in line.scores
+    ]
+    text = ""
+    if seconds:
+      low, high = whole(min(seconds)), whole(max(seconds))
+      text = f"{whole(np.median(seconds))} ({low} to {high})"
+    rows.append([line.row.label, *_spent(line, results), text])
+  heads = ["method", *_COSTS.values(), "seconds, median (lowest to highest)"]
+  return markdown(heads, rows)
 
 
-def controls(lines: Sequence[Line]) -> str:
-  """Returns a control's rows: frontier's area, difference, checkpoints."""
+def _spent(line: Line, results: Results) -> list[str]:
+  """Returns what doesn't depend on the clock, mean over seeds."""
+  found = [results[seed, line.row.cell]["costs"] for seed in line.scores]
+  return [
+    whole(np.mean([f[name] for f in found])) if found else "" for name in _COSTS
+  ]
+
+
+def controls(lines: Sequence[Line], results: Results) -> str:
+  """Returns a control's rows: area, difference, checkpoints, what it took."""
   rows = []
   for line in lines:
     values = line.values
@@ -144,10 +164,10 @@ def controls(lines: Sequence[Line]) -> str:
       )
     invalid = values.get("last_invalid_rate")
     cells.append(percent(invalid.mean) if invalid else "")
-    rows.append(cells)
+    rows.append(cells + _spent(line, results))
   heads = ["row", "seeds", "area", "area − HyPO's"]
   heads += [f"{name}: win rate at KL" for name in _CHECKPOINTS.values()]
-  return markdown([*heads, "invalid at the end"], rows)
+  return markdown([*heads, "invalid at the end", *_COSTS.values()], rows)
 
 
 def recovered(
@@ -162,25 +182,34 @@ def recovered(
   """
   table = []
   for row in rows:
-    shares, values = [], []
+    shares, values, errors = [], [], []
     for seed in row.seeds:
-      if (seed, row.cell) in results and seed in optima:
-        last, best = results[seed, row.cell]["test"]["last"], optima[seed]
-        value = last["reward_mean"] - best["beta"] * last["kl_rao_blackwell"]
-        values.append(value)
-        gain = best["value"] - best["reference"]
-        shares.append((value - best["reference"]) / gain)
+      if (seed, row.cell) not in results or seed not in optima:
+        continue
+      last, best = results[seed, row.cell]["test"]["last"], optima[seed]
+      reward, kl = last["reward_mean"], last["kl_rao_blackwell"]
+      if None in (reward, kl):  # It diverged.
+        continue
+      value = reward - best["beta"] * kl
+      values.append(value)
+      gain = best["value"] - best["reference"]
+      shares.append((value - best["reference"]) / gain)
+      errors.append(abs(shares[-1]) * best["value_stderr"] / gain)
     share = inference.estimate(shares)
+    reached = "" if share.mean is None else str(share.mean >= _SHARE)
     table.append(
       [
         row.label,
         f"{len(shares)} of {len(row.seeds)}",
         interval(inference.estimate(values)),
         interval(share),
+        number(float(np.mean(errors)), 3) if errors else "",
         number(min(shares, default=None), 3),
+        {"True": "yes", "False": "**no**"}.get(reached, ""),
       ]
     )
-  heads = ["method", "seeds", "J", "share of J* − J(reference)", "lowest seed"]
+  heads = ["method", "seeds", "J", "share of J* − J(reference)"]
+  heads += ["a seed's error by J*'s", "lowest seed", f"at least {_SHARE:g}"]
   return markdown(heads, table)
 
 
@@ -203,6 +232,8 @@ def optimum(optima: Mapping[int, Any]) -> str:
 def tuned(rows: Sequence[Row], results: Results) -> str:
   """Returns a method's nine settings, what each is worth, and the choice.
 
+  The area under the frontier, which chooses nothing here, stands beside it.
+
   A choice at the edge of a value's three is marked: a better one may lie
   beyond.
   """
@@ -222,6 +253,10 @@ def tuned(rows: Sequence[Row], results: Results) -> str:
     if rows[0].cell in methods.grid(name)
   }
   keys = (methods.RATE, coefficient)
+  areas = {
+    line.row.cell: line.values.get(VERDICT)
+    for line in compare(rows, results, None)
+  }
   table = []
   for row in rows:
     best = [tuning.best_within(history) for history in found[row.cell]]
@@ -234,11 +269,12 @@ def tuned(rows: Sequence[Row], results: Results) -> str:
         number(np.mean(rewards), 3) if rewards else "",
         ", ".join(f"{e['kl_rao_blackwell']:.2f}" for e in best),
         ", ".join(str(e["step"]) for e in best),
+        _spread(areas[row.cell], 3),
         _choice(row, rows, keys) if row.cell == choice else "",
       ]
     )
   heads = ["learning rate", "coefficient", "reward by seed", "mean"]
-  return markdown([*heads, "KL there", "step", ""], table)
+  return markdown([*heads, "KL there", "step", "area", ""], table)
 
 
 def _choice(chosen: Row, rows: Sequence[Row], keys: Sequence[str]) -> str:
