@@ -9,6 +9,7 @@ batches and keys are functions of the step.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import zlib
@@ -29,6 +30,17 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   aside = path.with_name(path.name + ".aside")
   aside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
   os.replace(aside, path)
+
+
+def json_values(value: Any) -> Any:
+  """Returns the same with None for what a diverged run left not finite."""
+  if isinstance(value, dict):
+    return {name: json_values(v) for name, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [json_values(v) for v in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
 
 
 def fingerprint(params: Any) -> str:

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Any
 
+from hypo_jax.checkpoint import json_values
 from hypo_jax.report.formatting import step_seconds
 
 # Metrics named on the terminal, in this order, where a step has them; then
@@ -108,11 +109,11 @@ class StageLog:
 
   def _record(self, step: int, row: dict[str, Any]) -> None:
     row = {"stage": self._stage, "step": step, **row}
-    self._file.write(json.dumps(row) + "\n")
+    self._file.write(json.dumps(json_values(row), allow_nan=False) + "\n")
     self._file.flush()
 
   def _plot(self, step: int, numbers: dict[str, Any], prefix: str) -> None:
-    for name, value in numbers.items():
+    for name, value in json_values(numbers).items():
       if value is not None:
         self._board.add_scalar(f"{prefix}/{name}", value, self._offset + step)
 

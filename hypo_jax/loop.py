@@ -8,6 +8,7 @@ processes at the same step, which save before they leave.
 """
 
 import contextlib
+import math
 import signal
 from collections.abc import Callable, Container
 from typing import Any
@@ -128,7 +129,7 @@ def run_stage(
     state, history = checkpoints.restore(abstract(state), start)
   first = step = start or 0
   log = open_log(start)
-  timer, stuck = StepTimer(), 0
+  timer, stuck, diverged = StepTimer(), 0, False
   traces = traces or StepTraces(checkpoints.directory, ())
   if start:
     log.say(f"going on from step {step}")
@@ -197,6 +198,12 @@ def run_stage(
         log.write(
           step, metrics | _speed(window, tokens_per_step, seconds_at_peak)
         )
+        if not diverged and (broken := _broken(metrics)):
+          diverged = True
+          log.say(
+            f"warning: {', '.join(broken)} of step {step}: not finite, and "
+            "nothing can be learned from here on; lower the learning rate"
+          )
         stuck = stuck + 1 if _at_ln2(metrics) else 0
         if stuck == _STUCK_STEPS:
           log.say(
@@ -242,6 +249,12 @@ def _check_first(name: str, metrics: dict[str, float]) -> None:
       f"is the reference, got {kl:.3g} nats over {length:.3g} tokens: this "
       f"device or compiler (XLA_FLAGS?) scores the two differently"
     )
+
+
+def _broken(metrics: dict[str, float]) -> list[str]:
+  """Returns which of the loss and its gradient are not finite."""
+  names = ("loss", "preference_loss", "policy_loss", "grad_norm")
+  return [n for n in names if not math.isfinite(metrics.get(n, 0.0))]
 
 
 def _at_ln2(metrics: dict[str, float]) -> bool:

@@ -175,14 +175,17 @@ def centred(params: Params, mean: jax.Array | float) -> Params:
 
 
 def check_spread(rewards: np.ndarray) -> None:
-  """Refuses a reward model that says the same of every completion.
+  """Refuses a reward model that says the same of both sides of every pair.
+
+  A level that differs from prompt to prompt, which pairs leave free, tells no
+  completions apart.
 
   Args:
-    rewards: float, any shape, of different completions.
+    rewards: float [n, 2], of chosen and rejected completions.
 
   Raises:
-    ValueError: if rewards are not finite, or their standard deviation is below
-      1e-3: the model is constant, and nothing can be learned from it.
+    ValueError: if rewards are not finite, or the root mean square of their
+      differences is below 1e-3: nothing can be learned from the model.
   """
   rewards = np.asarray(rewards, np.float64)
   if not np.isfinite(rewards).all():
@@ -190,11 +193,12 @@ def check_spread(rewards: np.ndarray) -> None:
     raise ValueError(
       f"reward model: expected finite rewards, {bad} of {rewards.size} are not"
     )
-  if (std := rewards.std()) < _CONSTANT_BELOW:
+  margins = rewards[:, 0] - rewards[:, 1]
+  if (size := np.sqrt((margins**2).mean())) < _CONSTANT_BELOW:
     raise ValueError(
-      f"reward model: expected rewards that tell {rewards.size} completions "
-      f"apart (a standard deviation of at least {_CONSTANT_BELOW}), got "
-      f"{rewards.mean():.6g} for all, standard deviation {std:.2g}: it has "
-      "collapsed to a constant; lower reward_model.learning_rate, or look at "
+      f"reward model: expected rewards that tell the completions of "
+      f"{len(rewards)} pairs apart (by at least {_CONSTANT_BELOW}, root mean "
+      f"square), got {size:.2g} around {rewards.mean():.6g}: it has collapsed "
+      "to a constant a prompt; lower reward_model.learning_rate, or look at "
       "the pairs with --mode=inspect"
     )

@@ -39,9 +39,10 @@ def load(name: str) -> RewardFunction:
     ) from error
   function = getattr(module, function_name, None)
   if not callable(function):
+    place = getattr(module, "__file__", "built in")
     raise ValueError(
       f"reward: expected a function {function_name!r} in {module_name!r} "
-      f"({module.__file__}), found {type(function).__name__}"
+      f"({place}), found {type(function).__name__}"
     )
   return function
 

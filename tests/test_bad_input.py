@@ -190,6 +190,11 @@ CASES = [
   (not_gguf, "expected a whole GGUF file"),
   (of_key(data__as_messages=True), "no good row among 40"),
   (of_key(data__prompt_length=60), "expected at most 64 positions, got 76"),
+  (of_key(rollout__max_new_tokens=60), "expected at most 64 positions, got 72"),
+  (
+    of_key(evaluate__reward_model_share=0.5, reward_model__batch_size=6),
+    "reward_model.batch_size: expected a multiple of .* = 4, .* got 6",
+  ),
   (of_key(model__param_dtype="int8"), "model.param_dtype: expected a float"),
   (of_key(lora__rank=2, lora__targets="q"), "lora.targets: expected"),
   (of_key(preference__micro_batch_size=3), "micro_batch_size: expected a div"),

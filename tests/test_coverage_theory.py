@@ -153,6 +153,12 @@ def test_hypo_prices_the_ratio_too():
   assert pair().dpo_log_ratio() == pytest.approx(13.86, abs=0.005)
 
 
+def test_where_nobody_prefers_either_the_reference_is_the_minimum():
+  (best,) = minimisers.hypo_minima(pair(preference=0.5), 0.3)
+  assert best.h == 0.0 and best.mass == pytest.approx(0.1)
+  assert best.loss == pytest.approx(np.log(2))
+
+
 def test_hypo_tends_to_the_nearest_minimiser_of_dpo():
   problem = pair(beta=1.0)
   h = problem.dpo_log_ratio()

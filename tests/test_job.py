@@ -395,6 +395,24 @@ def test_steps_to_trace_beyond_the_run_are_refused_before_anything_is_computed(
 
 
 @pytest.mark.slow
+def test_a_method_that_diverges_costs_the_others_nothing(
+  undisturbed, environment, tmp_path
+):
+  rate = "--config.baselines.dpo.learning_rate=1e30"
+  code, output = finish(tmp_path, environment, rate)
+  assert code == 0, output
+  assert "not finite, and nothing can be learned from here on" in output
+  found, whole = results(tmp_path), results(undisturbed[0])
+  assert found["policies"]["dpo"]["kl"] is None
+  assert found["policies"]["dpo"]["best"]["step"] == 0
+  for name in ("reference", "hypo"):
+    assert found["policies"][name] == whole["policies"][name]
+  # The report's lines are JSON, which has no NaN.
+  assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+  assert (tmp_path / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.slow
 def test_modes_use_the_trained_checkpoint(undisturbed, environment):
   workdir, _ = undisturbed
   code, output = finish(

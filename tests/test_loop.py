@@ -76,6 +76,13 @@ def test_demand_02_a_loss_that_stays_at_ln_2_is_warned_about(
   assert not warned or "ln 2" in warnings[0]
 
 
+def test_a_loss_that_is_no_number_is_warned_about_once(tmp_path):
+  more = {"grad_norm": jnp.float32(math.inf)}
+  _, _, log = run(tmp_path, math.nan, num_steps=3, more=more)
+  (warning,) = [text for text in log.said if text.startswith("warning")]
+  assert "preference_loss, grad_norm of step 1: not finite" in warning
+
+
 @pytest.mark.parametrize(("kl", "refused"), [(-2.5, True), (1.5, False)])
 def test_demand_02_a_reference_that_is_not_itself_is_refused(
   tmp_path, kl, refused

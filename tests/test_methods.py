@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which settings a method takes: defaults, and what is refused by name."""
 
+import math
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -76,6 +78,58 @@ def test_a_value_takes_the_defaults_place_even_if_it_is_false():
 def test_what_a_method_has_no_use_for_is_refused(method, overrides, message):
   with pytest.raises(ValueError, match=message):
     methods.resolved(settings(method, **overrides))
+
+
+@pytest.mark.parametrize(
+  ("method", "overrides", "message"),
+  [
+    ("ppo", {"epochs": 0}, "online.epochs: expected at least 1 for 'ppo', got"),
+    ("ppo", {"temperature": 0.0}, "online.temperature: expected a number > 0"),
+    ("ppo", {"gae_lambda": 2.0}, r"online.gae_lambda: .* in \[0, 1\] .* got 2"),
+    ("ppo", {"clip_range": -1.0}, "online.clip_range: expected a number > 0"),
+    ("ppo", {"value_coef": -1.0}, "online.value_coef: expected a number >= 0"),
+    ("rloo", {"kl_coef": -1.0}, "preference.kl_coef: expected a number >= 0"),
+    ("dpo", {"beta": 0.0}, "preference.beta: expected a number > 0 for 'dpo'"),
+    ("rloo", {"no_eos_reward": math.nan}, "online.no_eos_reward: expected a f"),
+  ],
+)
+def test_a_value_out_of_range_is_refused_before_anything_runs(
+  method, overrides, message
+):
+  with pytest.raises(ValueError, match=message):
+    methods.resolved(settings(method, **overrides))
+
+
+@pytest.mark.parametrize(
+  ("main", "change", "unused"),
+  [
+    ("hypo", {"kl_target": 3.0}, {"kl_target": None}),
+    ("hypo", {"label_smoothing": 0.1}, {}),
+    ("chi_po", {"max_margin": 8.0}, {"max_margin": None}),
+    ("simpo", {"target_margin": 1.0}, {"target_margin": None}),
+    ("ppo", {"epochs": 2}, {"epochs": None}),
+    ("rloo", {"no_eos_reward": -1.0}, {"no_eos_reward": None}),
+  ],
+)
+def test_a_baseline_is_spared_what_the_main_method_alone_has(
+  main, change, unused
+):
+  config = hypo.get_config()
+  config.preference.method = main
+  for name, value in change.items():
+    section = config.online if name in config.online else config.preference
+    section[name] = value
+  found = methods.of_config(config)
+  for name, value in change.items():
+    assert found[main][name] == value
+    assert found["dpo"][name] == unused.get(name, value)
+
+
+def test_what_a_baseline_names_itself_is_refused_where_it_has_no_use_for_it():
+  config = hypo.get_config()
+  config.baselines.dpo.kl_target = 3.0
+  with pytest.raises(ValueError, match="kl_target: .* kl_coef 0.0 for 'dpo'"):
+    methods.of_config(config)
 
 
 def check(method, change, **overrides):

@@ -236,9 +236,13 @@ def test_a_constant_model_is_named():
   constant = reward_model.centred(constant, -0.25)
   rewards = reward_model.completion_rewards(MODEL, constant, pair_rows(BATCH))
   with pytest.raises(
-    ValueError, match=r"tell 16 completions apart .* got 0.25 for all.*collapse"
+    ValueError, match=r"of 8 pairs apart .* around 0.25: it has collapsed"
   ):
     reward_model.check_spread(rewards)
+  by_prompt = np.array([[1.0, 1.0], [2.0, 2.0], [0.0, 0.0]])
+  with pytest.raises(ValueError, match="of 3 pairs apart .* a constant a prom"):
+    reward_model.check_spread(by_prompt)
+  reward_model.check_spread(by_prompt + [1.0, 0.0])  # Right of every pair.
   reward_model.check_spread(
     reward_model.completion_rewards(MODEL, PARAMS, pair_rows(BATCH))
   )

@@ -122,6 +122,7 @@ def test_a_function_is_found_by_name():
     ("math.sqrt", "reward: expected module:function, got 'math.sqrt'"),
     (":f", "reward: expected module:function"),
     ("no_such_module_here:f", "raised ModuleNotFoundError"),
+    ("sys:nope", "expected a function 'nope' in 'sys'"),
     ("statistics:no_such", "expected a function 'no_such' in 'statistics'"),
   ],
 )

@@ -9,6 +9,7 @@ import runpy
 import numpy as np
 import pytest
 
+from hypo_jax.checkpoint import json_values
 from hypo_jax.job import cells as job_cells
 from hypo_jax.job import workers
 from hypo_jax.job.methods import check_job, resolved
@@ -217,7 +218,7 @@ def test_a_diverged_run_is_scored_as_far_as_it_went():
     assert found[name] == before[name]
   assert tuning.best_within([*whole, nothing])["step"] == 5
   broken = {"history": [{"kl": float("nan"), "wins": [1.0, float("inf")]}]}
-  kept = job_cells._with_none(broken)
+  kept = json_values(broken)
   assert kept == {"history": [{"kl": None, "wins": [1.0, None]}]}
 
 

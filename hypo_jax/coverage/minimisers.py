@@ -200,6 +200,8 @@ def hypo_minima(pair: OnePair, kl_coef: float) -> list[Minimum]:
   if not kl_coef > 0:
     raise ValueError(f"kl_coef: expected > 0, got {kl_coef}")
   end = pair.dpo_log_ratio()
+  if end == 0:  # Nobody prefers either: DPO's minimum is the reference's.
+    return [_minimum(pair, 0.0, kl_coef)]
   sign = -1.0 if end < 0 else 1.0
   limit = min(abs(end), 60 / min(pair.beta, 1.0))
 

@@ -94,11 +94,12 @@ def verdict(
   first = len(history)
   while first > 1 and losing[first - 2]:
     first -= 1
+  size = f"{now.kl:.1f} nats" if np.isfinite(now.kl) else "not a number"
   found = (
     f"(log-prob of rollouts under the reference {now.ref_log_prob:.2f} nats a "
     f"token, {start:.2f} at the start; {now.unlikely:.1%} of them less "
     f"probable than 95% of its own, {now.outside:.1%} of their tokens outside "
-    f"the pairs' support; KL {now.kl:.1f} nats)"
+    f"the pairs' support; KL {size})"
   )
   if first == len(history):
     text = f"coverage is kept up to step {now.step} {found}"

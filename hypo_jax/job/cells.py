@@ -16,7 +16,6 @@ import dataclasses
 import fcntl
 import functools
 import json
-import math
 import pathlib
 import traceback
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from hypo_jax import evaluate, timing
-from hypo_jax.checkpoint import best_step, write_json
+from hypo_jax.checkpoint import best_step, json_values, write_json
 from hypo_jax.data import tasks
 from hypo_jax.job import rewards, speed
 from hypo_jax.job.methods import ONLINE, draws, updates_per_step
@@ -288,18 +287,7 @@ def _run(job: Job, start: Start, *, test: bool) -> dict[str, Any]:
     "costs": _costs(job, settings, history, start),
     "versions": versions(),
   }
-  return _with_none(result)
-
-
-def _with_none(value: Any) -> Any:
-  """Returns JSON's values with None for what a diverged run left not finite."""
-  if isinstance(value, dict):
-    return {name: _with_none(v) for name, v in value.items()}
-  if isinstance(value, list):
-    return [_with_none(v) for v in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
+  return json_values(result)
 
 
 def _tested(

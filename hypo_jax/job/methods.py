@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which settings a method has, their defaults, and what is refused."""
 
+import math
 from typing import Any
 
 # Settings of `config.online` by method, with their defaults. PPO's are those of
@@ -42,20 +43,71 @@ _UNUSED = {
 }
 _NO_PAIRS = {"label_smoothing": 0.0} | _UNUSED
 
+_AT_LEAST_0 = "a number >= 0", lambda x: 0 <= x < math.inf
+_ABOVE_0 = "a number > 0", lambda x: 0 < x < math.inf
+_AT_MOST_1 = "a number in [0, 1]", lambda x: 0 <= x <= 1
+_COUNT = "at least 1", lambda x: x >= 1
+# By section of the config. Steps refuse the same, but late.
+_RANGES = {
+  "preference": {
+    "learning_rate": _ABOVE_0,
+    "beta": _ABOVE_0,
+    "kl_coef": _AT_LEAST_0,
+    "sft_coef": _AT_LEAST_0,
+    "offline_kl_coef": _AT_LEAST_0,
+  },
+  "online": {
+    "epochs": _COUNT,
+    "num_minibatches": _COUNT,
+    "clip_range": _ABOVE_0,
+    "value_clip_range": _ABOVE_0,
+    "value_coef": _AT_LEAST_0,
+    "gae_lambda": _AT_MOST_1,
+    "discount": _AT_MOST_1,
+    "temperature": _ABOVE_0,
+    "no_eos_reward": ("a finite number", math.isfinite),
+  },
+}
+
 
 def of_config(config: Any) -> dict[str, dict[str, Any]]:
   """Returns the settings of each method, the config's own last.
+
+  A baseline has the main method's settings, those left out that it has no use
+  for and does not name itself.
 
   Raises:
     ValueError: for a setting that a method does not have.
   """
   main = config.preference.to_dict() | config.online.to_dict()
-  every = {
-    name: main | overrides.to_dict() | {"method": name}
-    for name, overrides in config.baselines.items()
-  }
+  every = {}
+  for name, overrides in config.baselines.items():
+    own = overrides.to_dict() | {"method": name}
+    every[name] = main | _foreign(main | own) | own
   every |= {main["method"]: main}
   return {name: resolved(settings) for name, settings in every.items()}
+
+
+def _foreign(settings: dict[str, Any]) -> dict[str, Any]:
+  """Returns what a method has no use for, with the values that say so."""
+  method = settings["method"]
+  takers = {
+    "label_smoothing": ("dpo", "robust_dpo", "hypo", "online_dpo"),
+    "max_margin": ("chi_po",),
+    "target_margin": ("simpo",),
+  }
+  names = {n for defaults in DEFAULTS.values() for n in defaults}
+  found = dict.fromkeys(names - set(DEFAULTS.get(method, {})))
+  found |= {n: _NO_PAIRS[n] for n in takers if method not in takers[n]}
+  if method in ONLINE:
+    found |= {"sft_coef": 0.0}
+  if method in ONLINE or settings["kl_coef"]:
+    found |= {"offline_kl_coef": 0.0}
+  if method == "online_dpo":
+    found |= {"kl_coef": 0.0}
+  if method == "online_dpo" or not settings["kl_coef"]:
+    found |= {"kl_target": None}
+  return found
 
 
 def resolved(settings: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +131,15 @@ def resolved(settings: dict[str, Any]) -> dict[str, Any]:
       )
   _check_preference(settings)
   chosen = {n: v for n, v in settings.items() if n in own and v is not None}
-  return settings | own | chosen
+  found = settings | own | chosen
+  for section, ranges in _RANGES.items():
+    for name, (expected, within) in ranges.items():
+      if found[name] is not None and not within(found[name]):
+        raise ValueError(
+          f"{section}.{name}: expected {expected} for {method!r}, got "
+          f"{found[name]}"
+        )
+  return found
 
 
 def _check_preference(settings: dict[str, Any]) -> None:

@@ -61,9 +61,15 @@ def _coefficients(job: Job) -> list[float]:
   found = {
     settings["kl_coef"]
     for settings in job.methods.values()
-    if settings["method"] in _OBJECTIVE and settings["kl_coef"]
+    if _has_objective(settings)
   }
   return sorted(found)
+
+
+def _has_objective(settings: dict[str, Any]) -> bool:
+  """Whether a method maximises J with one beta all along."""
+  fixed = settings["kl_coef"] and settings["kl_target"] is None
+  return settings["method"] in _OBJECTIVE and fixed
 
 
 def describe(rewards: np.ndarray, betas: list[float]) -> dict[str, Any]:
@@ -113,11 +119,12 @@ def with_recovered(
   def recovered(row: dict[str, Any]) -> dict[str, float | None]:
     shares = {}
     for name, settings in methods.items():
-      if (
-        settings["method"] in _OBJECTIVE and settings["kl_coef"] == row["beta"]
-      ):
+      if _has_objective(settings) and settings["kl_coef"] == row["beta"]:
         policy = measured[name]
         kl = policy["kl_rao_blackwell"]
+        if kl is None:  # It diverged.
+          shares[name] = None
+          continue
         shares[name] = optimum.recovered(
           policy["reward_mean"] - row["beta"] * kl,
           row["reference"],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hypo_jax import diagnostics, evaluate, report, statistics, train
-from hypo_jax.checkpoint import best_step, write_json
+from hypo_jax.checkpoint import best_step, json_values, write_json
 from hypo_jax.data import tasks
 from hypo_jax.job import speed
 from hypo_jax.job.optimum import with_recovered
@@ -123,6 +123,7 @@ def measure_all(
     entry, samples, judged = evaluator.measure(params(), split, key)
     result = {"step": step} | entry
     result |= _extras(job, samples, judged, tables["train"])
+    result = json_values(result)
     if job.leader:
       path.parent.mkdir(exist_ok=True)
       write_json(path, result)
@@ -220,6 +221,7 @@ def write_report(
     result["reward_model"] = json.loads(path.read_text())
   if optimum is not None:
     result["optimum"] = with_recovered(optimum, measured, job.methods)
+  result = json_values(result)
   if job.leader:
     samples = _shown_samples(job, measured, histories)
     tasks.write_records(job.workdir / "samples.jsonl", samples)

@@ -283,15 +283,17 @@ def architecture(config: Any, **sizes: int) -> models.TransformerConfig:
 
 def longest_sequence(config: Any) -> int:
   """Returns the most tokens in a sequence: evaluation samples twice as long."""
-  return config.data.prompt_length + 2 * config.data.completion_length
+  data, drawn = config.data, config.rollout.max_new_tokens
+  return data.prompt_length + max(2 * data.completion_length, drawn)
 
 
 def check_length(config: Any, max_positions: int) -> None:
   """Raises ValueError where sequences are longer than the model takes."""
   if (longest := longest_sequence(config)) > max_positions:
     raise ValueError(
-      f"data.prompt_length + 2 data.completion_length: expected at most "
-      f"{max_positions} positions, got {longest}"
+      "data.prompt_length + the larger of 2 data.completion_length and "
+      f"rollout.max_new_tokens: expected at most {max_positions} positions, "
+      f"got {longest}"
     )
 
 
@@ -303,6 +305,9 @@ def check_batches(config: Any, mesh: Mesh) -> None:
   sizes[micro] = config.preference.micro_batch_size
   if config.sft.num_steps:
     sizes["sft.batch_size"] = config.sft.batch_size
+  fitted = "reward_model.batch_size"
+  if config.reward == "model" or config.evaluate.reward_model_share:
+    sizes[fitted] = config.reward_model.batch_size
   if config.evaluate.batch_size:
     sizes["evaluate.batch_size"] = config.evaluate.batch_size
   for name, size in sizes.items():
@@ -315,6 +320,11 @@ def check_batches(config: Any, mesh: Mesh) -> None:
     raise ValueError(
       f"{micro}: expected a divisor of preference.batch_size = "
       f"{sizes['preference.batch_size']}, got {sizes[micro]}"
+    )
+  if fitted in sizes and sizes[fitted] % min(sizes[fitted], sizes[micro]):
+    raise ValueError(
+      f"{fitted}: expected a multiple of {micro} = {sizes[micro]}, or at most "
+      f"that, got {sizes[fitted]}"
     )
 
 
