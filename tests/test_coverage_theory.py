@@ -184,11 +184,17 @@ def test_two_minima_of_hypo_tie():
     minimisers.tie(problem, 0.3, 0.4)
 
 
-@pytest.mark.parametrize("kl_coef", [0.01, 0.24, 1.0, 30.0])
-@pytest.mark.parametrize("preference", [0.03, 0.6, 0.95])
-def test_minima_of_hypo_are_those_of_the_loss_on_a_grid(kl_coef, preference):
-  problem = pair(first=0.2, unseen=0.05, preference=preference)
-  h = np.linspace(-45, 45, 900_001)
+@pytest.mark.parametrize("kl_coef", [0.001, 0.01, 0.24, 1.0, 30.0])
+@pytest.mark.parametrize(
+  ("preference", "beta"),
+  # Of the last three, DPO's h is where the KL's slope is below rounding.
+  [(0.03, 0.1), (0.6, 0.1), (0.95, 0.1), (0.9, 0.05), (0.01, 0.1), (0.99, 0.1)],
+)
+def test_minima_of_hypo_are_those_of_the_loss_on_a_grid(
+  kl_coef, preference, beta
+):
+  problem = pair(first=0.2, unseen=0.05, preference=preference, beta=beta)
+  h = np.linspace(-60, 60, 1_200_001)
   loss = problem.hypo_loss(h, kl_coef)
   inner = (loss[1:-1] < loss[:-2]) & (loss[1:-1] <= loss[2:])
   expected = h[1:-1][inner]

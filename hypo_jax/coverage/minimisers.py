@@ -188,10 +188,11 @@ class Minimum(NamedTuple):
 def hypo_minima(pair: OnePair, kl_coef: float) -> list[Minimum]:
   """Finds all local minima of HyPO's loss, the best one first.
 
-  They lie between h = 0 and DPO's h: beyond either, both terms grow. For
-  deterministic labels that interval is infinite; it is searched up to
-  60 / min(beta, 1), from where the loss differs from its limit by less than
-  rounding, and if the loss still falls there, h = inf is listed with the limit.
+  They lie between h = 0 and DPO's h: beyond either, both terms grow. The
+  interval is searched up to 60 / min(beta, 1), from where the loss differs from
+  its limit by less than rounding. If it still falls at the end of that, DPO's h
+  is listed: the minimum lies there to rounding, and for deterministic labels
+  h is inf, with the limit.
 
   Args:
     pair: the problem.
@@ -213,7 +214,7 @@ def hypo_minima(pair: OnePair, kl_coef: float) -> list[Minimum]:
   slopes = slope(grid)
   turns = np.flatnonzero((slopes[:-1] < 0) & (slopes[1:] >= 0))
   roots = sign * bisect(slope, grid[turns], grid[turns + 1])
-  if np.isinf(end) and slopes[-1] < 0:
+  if slopes[-1] < 0:
     roots = np.append(roots, end)
   minima = [_minimum(pair, h, kl_coef) for h in roots]
   return sorted(minima, key=lambda minimum: minimum.loss)

@@ -17,6 +17,7 @@ from hypo_jax.report.canvas import Plot, legend, render, style_axes
 from hypo_jax.report.elements import Table
 from hypo_jax.report.formatting import number
 from hypo_jax.report.style import MARKERS, light
+from hypo_jax.statistics import wilson_interval
 
 _STARTS = {
   "reference (0.1, 0.8, 0.1)": ((0.1, 0.8, 0.1), "dpo"),
@@ -142,12 +143,13 @@ _METHODS = (
   Method("HyPO, 64 labels", "hypo", 64, "hypo"),
 )
 _COUNT = 200
+_FURTHEST = -12  # of a plotted change, nats
 _QUANTITIES = {
   "unseen_mass": "all unseen",
   "best_unseen": "best unseen",
   "best_seen": "best seen",
-  "seen_mean": "mean of seen",
 }
+_SHARES = {"seen_rising": "of the seen", "unseen_rising": "of the unseen"}
 
 
 class Outcome(NamedTuple):
@@ -159,7 +161,7 @@ class Outcome(NamedTuple):
 
 
 def extrapolate(misfit: float) -> dict[str, Outcome]:
-  """Trains every method on the same 200 problems."""
+  """Finds every method's minimisers for the same 200 problems."""
   problems = extrapolation.draw_problems(_COUNT, misfit=misfit, seed=0)
   exact = extrapolation.exact_labels(problems)
   best = optimum.optimal_value(
@@ -170,12 +172,13 @@ def extrapolate(misfit: float) -> dict[str, Outcome]:
     pairs = exact
     if labels:
       pairs = extrapolation.sampled_labels(exact, labels, seed=1)
-    policy = extrapolation.train(method, problems, pairs)
+    log_probs = extrapolation.train(method, problems, pairs)
+    policy = np.exp(log_probs)
     value = optimum.objective(
       policy, problems.reference, problems.rewards, beta=extrapolation.BETA
     )
     found[label] = Outcome(
-      extrapolation.changes(policy, problems),
+      extrapolation.changes(log_probs, problems),
       best - value,
       optimum.kl(policy, problems.reference),
     )
@@ -203,34 +206,49 @@ def spread(found: dict[str, Outcome]) -> Plot:
         axes.plot(
           middle, row, MARKERS[method.style], color=colour, markersize=7
         )
+      axes.set_xlim(left=max(axes.get_xlim()[0], _FURTHEST))
       axes.set_yticks(range(len(names)), names, color=light("ink"))
       axes.invert_yaxis() if narrow or key == "unseen_mass" else None
       axes.grid(axis="y", visible=False)
 
-  def part(label):
-    low, middle, high = np.quantile(
-      found[label].changes.best_unseen, [0.05, 0.5, 0.95]
-    )
-    return (
-      f"{label} {number(middle, 1, signed=True)} "
-      f"({number(low, 1)} to {number(high, 1)})"
-    )
-
   title = "Shared features carry unseen completions along"
   alt = (
     f"{title}. Log change of the best unseen completion, median and 5 to 95%: "
-    + "; ".join(map(part, names))
+    + "; ".join(f"{name} {_change(found[name])}" for name in names)
   )
   reading = (
     f"{_COUNT} random problems, log-linear policies with 8 features, reward "
-    "linear in them. Marks are medians, thick lines half of the problems, thin "
-    "ones 90%. With exact labels DPO's minimiser is the optimum of online RL, "
-    "and extrapolates like it; HyPO's KL term then only costs "
-    f"({_lost(found, 'exact labels')}). With 64 sampled labels the same DPO "
-    "scatters, and the KL term, which holds HyPO closer to the reference, pays "
-    f"({_lost(found, '64 labels')})."
+    "linear in them, each policy at its loss's minimum. Marks are medians, "
+    "thick lines half of the problems, thin ones 90%. Online RL raises the "
+    f"best unseen completion in {_percent(found, 'online RL')} of them. With "
+    "exact labels DPO's minimiser is its optimum, and extrapolates like it; "
+    f"HyPO's KL term then only costs ({_lost(found, 'exact labels')}). With 64 "
+    "sampled labels DPO scatters, raises the best unseen in "
+    f"{_percent(found, 'DPO, 64 labels')}, and where a direction separates the "
+    "labels has no minimum at all: some completions then vanish (lines that "
+    "leave the picture). The KL term, which holds HyPO closer to the "
+    f"reference, pays ({_lost(found, '64 labels')})."
   )
   return render("spread", title, alt, reading, draw, heights=(3.6, 6.2))
+
+
+def rising(outcome: Outcome, key: str) -> float:
+  """Returns the share of problems in which a probability rises."""
+  return float((getattr(outcome.changes, key) > 0).mean())
+
+
+def _percent(found: dict[str, Outcome], label: str) -> str:
+  return f"{100 * rising(found[label], 'best_unseen'):.0f}%"
+
+
+def _change(outcome: Outcome, key: str = "best_unseen") -> str:
+  """A log change: median, and from 5 to 95% of the problems."""
+  low, middle, high = np.quantile(
+    getattr(outcome.changes, key), [0.05, 0.5, 0.95]
+  )
+  return (
+    f"{number(middle, 1, signed=True)} ({number(low, 1)} to {number(high, 1)})"
+  )
 
 
 def _lost(found: dict[str, Outcome], labels: str) -> str:
@@ -239,16 +257,27 @@ def _lost(found: dict[str, Outcome], labels: str) -> str:
   return f"J* − J is {hypo} on average, DPO's {dpo}"
 
 
-def spread_table(found: dict[str, Outcome]) -> Table:
-  """Shares of problems in which a probability rises, with standard errors."""
-  head = ["rises in", *_QUANTITIES.values(), "KL, nats", "J* − J"]
-  rows = [head]
+def rising_table(found: dict[str, Outcome]) -> Table:
+  """In how many problems a probability rises, and how many rise in each."""
+  rows = [["rises in", *_QUANTITIES.values(), *_SHARES.values()]]
   for label, outcome in found.items():
     cells = []
     for key in _QUANTITIES:
-      share = float((getattr(outcome.changes, key) > 0).mean())
-      error = math.sqrt(share * (1 - share) / _COUNT)
-      cells.append(f"{100 * share:.0f} ± {100 * error:.0f}%")
+      share = rising(outcome, key)
+      low, high = wilson_interval(share, _COUNT)
+      cells.append(f"{100 * share:.0f}% ({100 * low:.0f} to {100 * high:.0f})")
+    for key in _SHARES:
+      cells.append(f"{100 * getattr(outcome.changes, key).mean():.0f}%")
+    rows.append([label, *cells])
+  return rows
+
+
+def outcome_table(found: dict[str, Outcome]) -> Table:
+  """How far probabilities move, and what the policies are worth."""
+  heads = ("all unseen", "best unseen", "KL, nats", "J* − J")
+  rows = [["log change, median (5 to 95%)", *heads]]
+  for label, outcome in found.items():
+    cells = [_change(outcome, key) for key in ("unseen_mass", "best_unseen")]
     for values, digits in ((outcome.kl, 2), (outcome.lost, 3)):
       error = values.std(ddof=1) / math.sqrt(_COUNT)
       cells.append(f"{number(values.mean(), digits)} ± {error:.{digits}f}")

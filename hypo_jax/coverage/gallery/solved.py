@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plots of what is solved exactly: optima and minimisers."""
 
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
-from scipy.special import logit
+from scipy.special import expit, logit
 
-from hypo_jax.coverage import minimisers, optimum
+from hypo_jax.coverage import minimisers, optimum, population
 from hypo_jax.coverage.gallery.drawing import line, log_ticks, region_label
 from hypo_jax.report.canvas import Plot, legend, marker, render, style_axes
 from hypo_jax.report.formatting import number
@@ -27,6 +29,7 @@ def ball() -> Plot:
   rewards /= np.abs(rewards).max(axis=-1, keepdims=True)
   best = optimum.optimal_policy(reference, rewards * x[:, None] / 2, beta=1.0)
   kl = optimum.kl(best, reference)
+  above = int((kl > optimum.largest_kl(x / 2, beta=1.0) + 1e-12).sum())
   grid = np.geomspace(0.5, 40, 200)
   largest = optimum.largest_kl(grid / 2, beta=1.0)
 
@@ -49,9 +52,9 @@ def ball() -> Plot:
 
   title = "The optimum stays in a ball, whatever the reward"
   alt = (
-    f"{title}. Of {count} random problems none has a KL above the largest "
-    f"possible one, which is {number(np.interp(10, grid, largest), 2)} nats "
-    "where the bound is 10."
+    f"{title}. Of {count} random problems {above or 'none'} has a KL above the "
+    "largest possible one, which is "
+    f"{number(np.interp(10, grid, largest), 2)} nats where the bound is 10."
   )
   reading = (
     "The maximum of E[r] − beta KL(policy ‖ reference), with rewards in ±R, is "
@@ -68,15 +71,17 @@ def family() -> Plot:
   mass = 1 - np.geomspace(1, 1e-6, 400)
   h = logit(0.8)  # beta 1
   k = minimisers.OnePair(0.5, 0.1, 0.8, 1.0).conditional_kl(h)
-  loss = minimisers.OnePair(0.5, 0.1, 0.8, 1.0).dpo_loss(h)
   levels = {1e-2: "other3", 1e-4: "other2", 1e-8: "dpo"}
+  losses = {q: _family_losses(mass, q, h) for q in levels}
+  loss = losses[1e-2][0]
   kls = {q: minimisers.family_kl(mass, q, k) for q in levels}
 
   def draw(figure: Any, narrow: bool) -> None:
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(1, 2.2))
     style_axes(upper, "", "DPO's loss")
     style_axes(lower, "mass on the unseen completion", "reverse KL, nats")
-    upper.plot(mass, np.full_like(mass, loss), color=light("dpo"), lw=1.8)
+    for q, style in levels.items():
+      upper.plot(mass, losses[q], color=light(style), lw=1.8)
     upper.set_ylim(0.45, 0.75)
     for q, style in levels.items():
       lower.plot(mass, kls[q], color=light(style), lw=1.8)
@@ -105,6 +110,19 @@ def family() -> Plot:
     "where K is the KL within the pair."
   )
   return render("family", title, alt, reading, draw, heights=(4.8, 4.8))
+
+
+def _family_losses(mass: np.ndarray, unseen: float, h: float) -> np.ndarray:
+  """DPO's loss of the policies with this mass on the unseen; beta 1."""
+  share = expit(h)
+  seen = np.stack([share * (1 - mass), (1 - share) * (1 - mass)], axis=-1)
+  policies = np.concatenate([seen, mass[:, None]], axis=-1)
+  reference = np.array([(1 - unseen) / 2, (1 - unseen) / 2, unseen])
+  pairs = population.all_pairs(np.array([0.5, 0.5, 0.0]), np.array([h, 0, 0]))
+  with jax.enable_x64(), np.errstate(divide="ignore"):  # No mass at the start.
+    policies, reference = (np.log(x) for x in (policies, reference))
+    one = partial(population.dpo_loss, pairs=pairs, beta=1.0)
+    return np.asarray(jax.vmap(one, (0, None))(policies, reference))
 
 
 def path() -> Plot:
