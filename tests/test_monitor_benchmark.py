@@ -48,7 +48,12 @@ def test_a_threshold_lies_half_way_between_quiet_and_lasting_collapses():
   found = rules.fit(
     rules.STATISTICS["unlikely rollouts"], [GONE, PASSING, KEPT]
   )
-  assert found == pytest.approx((0.3, 0.1, 0.5))
+  assert found == pytest.approx((0.3, 0.1, 0.5)) and found.apart
+  # The collapse that passes must be warned of by its own time.
+  every = rules.fit(
+    rules.STATISTICS["unlikely rollouts"], [GONE, PASSING, KEPT], passing=True
+  )
+  assert every == pytest.approx((0.09, 0.08, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_scores_count_runs():
     )
   ]
   found = rules.score(watched)
-  assert found[:4] == (3, 2, 3, 1)
+  assert found[:5] == (3, 2, 3, 1, 1)
   assert (found.leads, found.lead_steps) == ([1, -1], [10, -10])
 
 
@@ -102,7 +107,8 @@ def test_the_page_counts_by_kind():
   name = "fall of the reference's log-prob a token"
   assert f"| **{name}** | 0.03 | 0.45 | yes | 0.24 | 1 of 1 |" in text
   assert "Precision 1 of 1: 1.00 (0.21 to 1.00)" in text
-  assert "recall 1 of 2: 0.50" in text
+  assert "recall 1 of 2: 0.50" in text and "ahead 1 of 2: 0.50" in text
+  assert f"The monitor goes by the {name} (15.00), frozen at" in text
   rows = {line.split(" | ")[0]: line for line in text.splitlines()}
   assert rows["| DPO"].startswith("| DPO | 2 | 2 | 1 | 1 | 0 | 1 | 0 | 1 (1 to")
   assert rows["| HyPO"].startswith("| HyPO | 1 | 0 | 0 | 0 | 0 | 0 | 0 |")

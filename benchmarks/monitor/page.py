@@ -31,8 +31,8 @@ def make_page(calibration: Sequence[Run], judged: Sequence[Run]) -> str:
     "",
     *_calibration(calibration),
   ]
-  if judged:
-    parts += ["", *_judged(judged)]
+  nothing = ["## Judged", "", "No run on the other seeds is done yet."]
+  parts += ["", *(_judged(judged) if judged else nothing)]
   return "\n".join(parts) + "\n"
 
 
@@ -54,12 +54,12 @@ def _calibration(runs: Sequence[Run]) -> list[str]:
     "in a run without a lasting collapse and the smallest of the largest "
     "values up to a lasting one; where the first is above the second, no "
     "threshold tells the two apart. Precision: runs that collapsed, of those "
-    "warned of. Recall: runs warned of in time, of those that collapsed. Leads "
-    "are medians.",
+    "warned of. Recall: runs warned of in time, of those that collapsed; "
+    "ahead: at least an evaluation before. Leads are medians.",
     "",
     "| statistic | quiet up to | loud from | told apart | threshold | "
-    "precision | recall | lead, evaluations | lead, steps |",
-    "|---|---|---|---|---|---|---|---|---|",
+    "precision | recall | ahead | lead, evaluations | lead, steps |",
+    "|---|---|---|---|---|---|---|---|---|---|",
   ]
   for name, found in fits.items():
     statistic = rules.STATISTICS[name]
@@ -69,16 +69,22 @@ def _calibration(runs: Sequence[Run]) -> list[str]:
     bold = "**" if name == _CHOSEN else ""
     row = [bold + name + bold]
     row += [f"{found.quiet:.3g}", f"{found.loud:.3g}"]
-    row += ["yes" if found.quiet < found.loud else "no"]
+    row += ["yes" if found.apart else "no"]
     row += [f"{found.threshold:.3g}"]
     row += _scored(rules.score(watched))
     lines.append(_row(row))
+  best = max(fits, key=lambda name: (fits[name].apart, fits[name].ratio))
+  every = rules.fit(rules.STATISTICS[_CHOSEN], runs, passing=True)
   return [
     *lines,
     "",
-    "The monitor takes the one that tells the two apart with the largest ratio "
-    f"of loud to quiet. Frozen: {monitor.FALL_LIMIT:g} nats a token (fitted to "
-    f"these runs: {fits[_CHOSEN].threshold:.3f}).",
+    "Told apart with the largest ratio of loud to quiet: by the "
+    f"{best} ({fits[best].ratio:.2f}). The monitor goes by the {_CHOSEN} "
+    f"({fits[_CHOSEN].ratio:.2f}), frozen at {monitor.FALL_LIMIT:g} nats a "
+    f"token (fitted to these runs: {fits[_CHOSEN].threshold:.3f}). If it had "
+    "to warn of collapses that pass, too, it would be quiet up to "
+    f"{every.quiet:.3g} and loud from {every.loud:.3g}: "
+    f"{'' if every.apart else 'not '}told apart.",
   ]
 
 
@@ -90,6 +96,7 @@ def _judged(runs: Sequence[Run]) -> list[str]:
     "",
     f"{_share('Precision', total.rightly, total.warned)}; "
     f"{_share('recall', total.in_time, total.collapsed)}; "
+    f"{_share('ahead', total.ahead, total.collapsed)}; "
     f"{_share('recall of lasting collapses', *_lasting(watched))} (95% "
     "intervals as if runs were independent, which kinds of one seed are not). "
     f"{_leads(total)}",
@@ -145,6 +152,7 @@ def _scored(found: rules.Score) -> list[str]:
   return [
     f"{found.rightly} of {found.warned}",
     f"{found.in_time} of {found.collapsed}",
+    f"{found.ahead} of {found.collapsed}",
     f"{np.median(found.leads):g}" if found.leads else "",
     f"{np.median(found.lead_steps):g}" if found.lead_steps else "",
   ]

@@ -70,16 +70,40 @@ class Fit(NamedTuple):
   quiet: float
   loud: float
 
+  @property
+  def apart(self) -> bool:
+    """Whether a threshold tells the runs apart."""
+    return self.quiet < self.loud
 
-def fit(statistic: Statistic, runs: Sequence[Run]) -> Fit:
+  @property
+  def ratio(self) -> float:
+    """Of loud to quiet; by how much the threshold may be off."""
+    return self.loud / self.quiet if self.quiet > 0 else np.inf
+
+
+def fit(
+  statistic: Statistic, runs: Sequence[Run], *, passing: bool = False
+) -> Fit:
   """Fits a threshold: half-way between quiet runs and collapsing ones.
 
   Where the two overlap it still lies half-way: between the largest value that
-  must not warn and the smallest that must. A run whose collapse passes counts
-  as quiet: nobody would have wanted to stop it.
+  must not warn and the smallest that must.
+
+  Args:
+    statistic: of each run's evaluations.
+    runs: some of which collapse, some not.
+    passing: whether a collapse that passes must be warned of too. Else such a
+      run counts as quiet: nobody would have wanted to stop it.
   """
-  quiet = max(np.nanmax(statistic(r)) for r in runs if not r.lasting)
-  loud = min(np.nanmax(statistic(r)[: _end(r)]) for r in runs if r.lasting)
+  must = [r.collapse is not None if passing else r.lasting for r in runs]
+  quiet = max(
+    np.nanmax(statistic(r)) for r, m in zip(runs, must, strict=True) if not m
+  )
+  loud = min(
+    np.nanmax(statistic(r)[: _end(r)])
+    for r, m in zip(runs, must, strict=True)
+    if m
+  )
   return Fit(float((quiet + loud) / 2), float(quiet), float(loud))
 
 
@@ -135,6 +159,7 @@ class Score(NamedTuple):
     rightly: those of them that collapsed.
     collapsed: runs that collapsed.
     in_time: those of them that were warned of by then.
+    ahead: those that were warned of at least an evaluation before.
     leads: evaluations, of those warned of at all.
     lead_steps: the same in steps.
   """
@@ -143,6 +168,7 @@ class Score(NamedTuple):
   rightly: int
   collapsed: int
   in_time: int
+  ahead: int
   leads: list[int]
   lead_steps: list[int]
 
@@ -155,6 +181,7 @@ def score(watched: Sequence[Warned]) -> Score:
     rightly=len(rightly),
     collapsed=sum(w.run.collapse is not None for w in watched),
     in_time=sum(w.outcome == "in time" for w in watched),
+    ahead=sum(w.lead is not None and w.lead >= 1 for w in watched),
     leads=[w.lead for w in rightly],
     lead_steps=[w.lead_steps for w in rightly],
   )
