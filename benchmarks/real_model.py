@@ -7,8 +7,9 @@
 Reads each folder's report.json and evaluations/; writes tables to
 docs/results/<name>.md, in place of what stands between two marks there, and the
 training curves to docs/results/<name>.png. Every seed is a row and a line;
-nothing is averaged away. Intervals are of one run: its test prompts drawn anew
-2,000 times, the middle 95%. They say nothing of how seeds differ.
+nothing is averaged away. Intervals are of one run: its test prompts, or its
+held-out pairs, drawn anew 2,000 times, the middle 95%. They say nothing of how
+seeds differ.
 """
 
 import json
@@ -100,17 +101,26 @@ def figures(runs: list[Run]) -> str:
   return "\n".join([*parts, "", *_seconds(reports)])
 
 
-def _drawn(name: str, digits: int, weights: str | None = None):
-  """Returns a cell of numbers by prompt, with its interval."""
+def _drawn(
+  name: str, form: str, weights: str | None = None, by: str = "by_prompt"
+):
+  """Returns a cell of numbers by prompt or pair, with its interval."""
 
   def cell(entry: Entry) -> str:
-    numbers = entry["by_prompt"]
+    numbers = entry[by]
     if name not in numbers:
       return ""
-    mean, low, high = interval(numbers[name], weights and numbers[weights])
-    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    found = interval(numbers[name], weights and numbers[weights])
+    mean, low, high = (f"{x:{form}}" for x in found)
+    return f"{mean} ({low} to {high})"
 
   return cell
+
+
+def _matched(entry: Entry) -> str:
+  """How many comparisons the win rate at equal length rests on."""
+  matched = entry["by_prompt"].get("matched")
+  return "" if matched is None else f"{sum(matched):,.0f}"
 
 
 def _wins(entry: Entry) -> str:
@@ -130,16 +140,17 @@ def _plain(name: str, form: str) -> Callable[[Entry], str]:
 _COLUMNS: dict[str, Callable[[Entry], str]] = {
   "step": _plain("step", "d"),
   "win rate": _wins,
-  "win rate, equal length": _drawn("matched_won", 3, "matched"),
-  "reward": _drawn("reward", 3),
-  "learned reward": _drawn("learned_reward", 2),
-  "KL, nats": _drawn("kl_rao_blackwell", 2),
-  "KL, log-ratio": _plain("kl", ".2f"),
-  "length, tokens": _plain("length_mean", ".1f"),
-  "ended": _plain("eos_rate", ".1%"),
-  "held-out pairs right": _plain("pair_accuracy", ".3f"),
-  "chosen, nats": _plain("chosen_log_ratio", "+.2f"),
-  "rejected, nats": _plain("rejected_log_ratio", "+.2f"),
+  "win rate, equal length": _drawn("matched_won", ".3f", "matched"),
+  "comparisons of equal length": _matched,
+  "reward": _drawn("reward", ".3f"),
+  "learned reward": _drawn("learned_reward", ".2f"),
+  "KL, nats": _drawn("kl_rao_blackwell", ".2f"),
+  "KL, log-ratio": _drawn("kl", ".2f"),
+  "length, tokens": _drawn("length", ".1f"),
+  "ended": _drawn("ended", ".1%"),
+  "held-out pairs right": _drawn("right", ".3f", by="by_pair"),
+  "chosen, nats": _drawn("chosen_log_ratio", "+.2f", by="by_pair"),
+  "rejected, nats": _drawn("rejected_log_ratio", "+.2f", by="by_pair"),
 }
 
 

@@ -45,7 +45,8 @@ def get_config() -> ConfigDict:
   config.checkpoint.every_steps = 50
   config.evaluate.batch_size = 64
   config.evaluate.reward_model_share = 0.5
-  config.evaluate.every_steps = 25
+  config.evaluate.every_steps = 50
+  config.evaluate.also_at_steps = (25,)
   config.evaluate.num_prompts = 192
   config.evaluate.num_validation_prompts = 64
   config.evaluate.samples_per_prompt = 2

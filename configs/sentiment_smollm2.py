@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
   config.preference.schedule = "constant"
   config.preference.warmup_steps = 10
   config.preference.kl_coef = 0.03
-  config.rollout.samples_per_prompt = 4  # rloo's baseline is the others' mean
+  config.rollout.samples_per_prompt = 2  # rloo's baseline is the other's
   config.baselines.dpo.learning_rate = 2e-4
   config.baselines.rloo = ConfigDict()
   config.baselines.rloo.learning_rate = 2e-4
@@ -53,11 +53,12 @@ def get_config() -> ConfigDict:
   config.reward = "judge"
 
   config.checkpoint.every_steps = 100
-  config.evaluate.batch_size = 128
-  config.evaluate.every_steps = 50
-  config.evaluate.also_at_steps = (10, 25)
-  config.evaluate.num_prompts = 384
-  config.evaluate.num_validation_prompts = 128
+  config.evaluate.batch_size = 64
+  config.evaluate.every_steps = 100
+  config.evaluate.also_at_steps = (25, 50)
+  config.evaluate.num_prompts = 256
+  config.evaluate.num_validation_prompts = 64
   config.evaluate.samples_per_prompt = 4
   config.evaluate.validation_samples_per_prompt = 4
+  config.evaluate.optimum_samples = 0
   return config

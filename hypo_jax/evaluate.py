@@ -279,7 +279,8 @@ class Evaluator:
   ) -> tuple[dict[str, Any], PolicySamples, Judged | None]:
     """Returns a history entry and its samples.
 
-    "wins" and "by_prompt" hold numbers by prompt (see `statistics.by_prompt`).
+    "wins" and "by_prompt" hold numbers by prompt (see `statistics.by_prompt`),
+    "by_pair" by held-out pair.
 
     Fields that need a judge are None without one.
     """
@@ -312,7 +313,7 @@ class Evaluator:
       won = statistics.wins(judged.rewards, split.ref_judged.rewards)
       entry["wins"] = won.tolist()
     entry["by_prompt"] = statistics.by_prompt(
-      short, judged, split.ref_judged, learned
+      short, self.eos_token_ids, judged, split.ref_judged, learned
     )
     return entry | statistics.describe_pairs(
       self.pair_scorer(params, split.pairs),

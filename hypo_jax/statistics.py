@@ -101,6 +101,7 @@ def _matched(judged: Judged, reference: Judged):
 
 def by_prompt(
   samples: PolicySamples,
+  eos_token_ids: Sequence[int],
   judged: Judged | None = None,
   reference: Judged | None = None,
   learned_rewards: np.ndarray | None = None,
@@ -109,19 +110,22 @@ def by_prompt(
 
   Args:
     samples: of n prompts, cut at the training limit.
+    eos_token_ids: ids that end a completion.
     judged: of the same, or None.
     reference: the reference's own completions, judged; with `judged`.
     learned_rewards: [n, k], a reward model's, or None.
 
   Returns:
-    n numbers each: "kl_rao_blackwell" (nats), "length" (tokens), "reward",
-    "learned_reward", and "matched" and "matched_won", the comparisons of
-    equally long completions and those won: the length-matched win rate is the
-    one's sum over the other's.
+    n numbers each: "kl" and "kl_rao_blackwell" (nats), "length" (tokens),
+    "ended" (shares), "reward", "learned_reward", and "matched" and
+    "matched_won", the comparisons of equally long completions and those won:
+    the length-matched win rate is the one's sum over the other's.
   """
   found = {
+    "kl": samples.log_ratio.sum(-1).mean(-1),
     "kl_rao_blackwell": samples.token_kl.sum(-1).mean(-1),
     "length": samples.mask.sum(-1).mean(-1),
+    "ended": _ended(samples, eos_token_ids).mean(-1),
   }
   if judged is not None:
     won, same = _matched(judged, reference)
@@ -131,6 +135,11 @@ def by_prompt(
   if learned_rewards is not None:
     found["learned_reward"] = learned_rewards.mean(-1)
   return {name: [float(x) for x in values] for name, values in found.items()}
+
+
+def _ended(samples: PolicySamples, eos_token_ids: Sequence[int]) -> np.ndarray:
+  """Returns bool [n, k], whether a completion ended by itself."""
+  return (np.isin(samples.tokens, eos_token_ids) & samples.mask).any(-1)
 
 
 def describe_samples(
@@ -149,7 +158,7 @@ def describe_samples(
   long = None
   if samples.tokens.shape[-1] > length:
     long = float(samples.token_kl.sum(-1).mean())
-  ended = (np.isin(short.tokens, eos_token_ids) & short.mask).any(-1)
+  ended = _ended(short, eos_token_ids)
   grams = _ngrams(short.tokens, short.mask)
   result = {
     "kl_per_token": float(short.log_ratio.sum() / max(short.mask.sum(), 1)),
@@ -186,8 +195,10 @@ def describe_pairs(
   pair_mask: np.ndarray,
   *,
   beta: float,
-) -> dict[str, float]:
+) -> dict[str, Any]:
   """Accuracy and DPO loss on held-out pairs, and how far both sides moved.
+
+  "by_pair" holds what the means over pairs are means of, by name.
 
   Args:
     log_probs: [n, 2], chosen and rejected, under the policy.
@@ -208,6 +219,11 @@ def describe_pairs(
     "pair_loss": float(np.mean(loss)),
     "chosen_log_ratio": float(ratio[:, 0].mean()),
     "rejected_log_ratio": float(ratio[:, 1].mean()),
+    "by_pair": {
+      "right": correct.tolist(),
+      "chosen_log_ratio": [float(x) for x in ratio[:, 0]],
+      "rejected_log_ratio": [float(x) for x in ratio[:, 1]],
+    },
   }
 
 

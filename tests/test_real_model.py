@@ -16,7 +16,21 @@ PROMPTS = 40
 def evaluation(entry, *, judged):
   """An entry as `evaluations/` holds it, with numbers by prompt."""
   rng = np.random.default_rng(int(entry["step"]))
-  by_prompt = {"kl_rao_blackwell": [entry["kl_rao_blackwell"]] * PROMPTS}
+  names = {
+    "kl": "kl",
+    "kl_rao_blackwell": "kl_rao_blackwell",
+    "length": "length_mean",
+    "ended": "eos_rate",
+  }
+  by_prompt = {n: [entry[field]] * PROMPTS for n, field in names.items()}
+  by_pair = {
+    n: [entry[field]] * PROMPTS
+    for n, field in (
+      ("right", "pair_accuracy"),
+      ("chosen_log_ratio", "chosen_log_ratio"),
+      ("rejected_log_ratio", "rejected_log_ratio"),
+    )
+  }
   wins = None
   if judged:
     wins = rng.uniform(size=PROMPTS).tolist()
@@ -26,7 +40,7 @@ def evaluation(entry, *, judged):
       "matched": matched.tolist(),
       "matched_won": (0.75 * matched).tolist(),
     }
-  return entry | {"wins": wins, "by_prompt": by_prompt}
+  return entry | {"wins": wins, "by_prompt": by_prompt, "by_pair": by_pair}
 
 
 @pytest.fixture(params=[True, False], ids=["judged", "unjudged"])
@@ -75,9 +89,10 @@ def test_every_policy_of_every_seed_is_a_row(folders, judged):
   hypo = rows[6]
   kl = fake_report.hypo_at(400)["kl_rao_blackwell"]
   assert hypo["KL, nats"] == f"{kl:.2f} ({kl:.2f} to {kl:.2f})"
-  assert hypo["held-out pairs right"] == "0.700"
+  assert hypo["held-out pairs right"] == "0.700 (0.700 to 0.700)"
   if judged:
     assert hypo["win rate, equal length"] == "0.750 (0.750 to 0.750)"
+    assert hypo["comparisons of equal length"] == str(4 * PROMPTS // 2)
 
 
 def test_an_interval_covers_the_mean_of_prompts_as_often_as_it_says():

@@ -49,11 +49,13 @@ def test_numbers_by_prompt_give_the_means_back():
     for k in (3, 2)
   )
   learned = rng.random((5, 3))
-  found = statistics.by_prompt(drawn, mine, other, learned)
+  found = statistics.by_prompt(drawn, (0,), mine, other, learned)
   assert {len(values) for values in found.values()} == {5}
   described = statistics.describe_samples(drawn, 4, (0,))
   described |= statistics.describe_judged(mine, other)
   for key, mean in (
+    ("kl", described["kl"]),
+    ("ended", described["eos_rate"]),
     ("kl_rao_blackwell", described["kl_rao_blackwell"]),
     ("length", described["length_mean"]),
     ("reward", described["reward_mean"]),
@@ -63,7 +65,8 @@ def test_numbers_by_prompt_give_the_means_back():
   matched = sum(found["matched_won"]) / sum(found["matched"])
   expected = described["win_rate_length_matched"]
   np.testing.assert_allclose(matched, expected, rtol=1e-12)
-  assert statistics.by_prompt(drawn).keys() == {"kl_rao_blackwell", "length"}
+  alone = {"kl", "kl_rao_blackwell", "length", "ended"}
+  assert statistics.by_prompt(drawn, (0,)).keys() == alone
 
 
 def test_length_matched_win_rate_compares_equal_clause_counts_only():

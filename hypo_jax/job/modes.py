@@ -76,7 +76,7 @@ def evaluate_checkpoint(job: Job, checkpoint: str) -> dict[str, Any]:
   evaluator, split = make_evaluator(job, reference, tables, "test", learned)
   key = job.key("evaluate", "test")
   entry, _, _ = evaluator.measure(policy.params, split, key)
-  del entry["wins"], entry["by_prompt"]
+  del entry["wins"], entry["by_prompt"], entry["by_pair"]
   return {"step": step} | entry
 
 

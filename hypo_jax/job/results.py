@@ -5,6 +5,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,8 @@ _NUM_TRAIN_PROMPTS = 64
 _NUM_SHOWN_PROMPTS, _NUM_SHOWN = 32, 2
 _REWARD_EDGES = np.linspace(-1.0, 1.0, 21)
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-_INTERNAL = ("wins", "by_prompt", "pair_fit")
+_JUDGES = ("vaderSentiment",)  # Where they were asked.
+_INTERNAL = ("wins", "by_prompt", "by_pair", "pair_fit")
 LearnedRewards = Callable[..., np.ndarray]
 
 
@@ -238,7 +240,8 @@ def write_report(
 
 def versions() -> dict[str, str]:
   """Returns the versions of the packages that results depend on."""
-  return {p: importlib.metadata.version(p) for p in _PACKAGES}
+  loaded = [p for p in _JUDGES if p in sys.modules]
+  return {p: importlib.metadata.version(p) for p in (*_PACKAGES, *loaded)}
 
 
 def _public(entry: dict[str, Any]) -> dict[str, Any]:

@@ -29,9 +29,15 @@ Tables = dict[str, dict[str, np.ndarray]]
 
 
 def check(job: Job) -> None:
-  """Raises ValueError where `config.reward` names nothing that there is."""
+  """Raises ValueError where `config.reward` names nothing that there is.
+
+  Or where `config.data.judge` fails.
+  """
   if job.config.reward not in ("", "model"):
     _text_function(job)
+  if job.config.data.judge and job.leader:
+    # Asked once, before the hours of what it will judge.
+    job.task.judge(job.task.prompts["validation"][0], "a word")
   if job.config.reward == "model" and job.config.evaluate.reward_model_share:
     raise ValueError(
       "evaluate.reward_model_share: expected 0 where reward is model, since a "
