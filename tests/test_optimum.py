@@ -175,16 +175,22 @@ def test_recovered_shares_are_of_the_methods_own_objective():
     "ppo": {"reward_mean": half, "kl_rao_blackwell": 0.0},
     "other": {"reward_mean": half, "kl_rao_blackwell": 0.0},
     "hypo": {"reward_mean": half, "kl_rao_blackwell": 0.0},
+    "adapting": {"reward_mean": half, "kl_rao_blackwell": 0.0},
+    "diverged": {"reward_mean": -1.0, "kl_rao_blackwell": None},
   }
   methods = {
-    "rloo": {"method": "rloo", "kl_coef": 0.1},
-    "ppo": {"method": "ppo", "kl_coef": 0.1},
-    "other": {"method": "grpo", "kl_coef": 0.2},
-    "hypo": {"method": "hypo", "kl_coef": 0.1},
+    "rloo": {"method": "rloo", "kl_coef": 0.1, "kl_target": None},
+    "ppo": {"method": "ppo", "kl_coef": 0.1, "kl_target": None},
+    "other": {"method": "grpo", "kl_coef": 0.2, "kl_target": None},
+    "hypo": {"method": "hypo", "kl_coef": 0.1, "kl_target": None},
+    # Its beta is 0.1 at the start alone.
+    "adapting": {"method": "rloo", "kl_coef": 0.1, "kl_target": 2.0},
+    "diverged": {"method": "rloo", "kl_coef": 0.1, "kl_target": None},
   }
   (row,) = job_optimum.with_recovered(found, measured, methods)["values"]
   assert row["recovered"] == {
     "rloo": pytest.approx(0.5),
     "ppo": pytest.approx(0.5),
+    "diverged": None,
   }
   assert optimum.recovered(0.3, 0.3, optimum=0.3) is None

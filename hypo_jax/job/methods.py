@@ -58,7 +58,6 @@ _RANGES = {
   },
   "online": {
     "epochs": _COUNT,
-    "num_minibatches": _COUNT,
     "clip_range": _ABOVE_0,
     "value_clip_range": _ABOVE_0,
     "value_coef": _AT_LEAST_0,
@@ -99,15 +98,17 @@ def _foreign(settings: dict[str, Any]) -> dict[str, Any]:
   names = {n for defaults in DEFAULTS.values() for n in defaults}
   found = dict.fromkeys(names - set(DEFAULTS.get(method, {})))
   found |= {n: _NO_PAIRS[n] for n in takers if method not in takers[n]}
-  if method in ONLINE:
-    found |= {"sft_coef": 0.0}
-  if method in ONLINE or settings["kl_coef"]:
-    found |= {"offline_kl_coef": 0.0}
+  found |= _unused(method)
+  if (settings | found)["kl_coef"]:
+    return found | {"offline_kl_coef": 0.0}
+  return found | {"kl_target": None}
+
+
+def _unused(method: str) -> dict[str, Any]:
+  """Returns what of `config.preference` a method of rewards has no use for."""
   if method == "online_dpo":
-    found |= {"kl_coef": 0.0}
-  if method == "online_dpo" or not settings["kl_coef"]:
-    found |= {"kl_target": None}
-  return found
+    return _UNUSED | {"kl_coef": 0.0}
+  return _NO_PAIRS if method in ONLINE else {}
 
 
 def resolved(settings: dict[str, Any]) -> dict[str, Any]:
@@ -144,10 +145,7 @@ def resolved(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _check_preference(settings: dict[str, Any]) -> None:
   method, kl_coef = settings["method"], settings["kl_coef"]
-  unused = {}
-  if method in ONLINE:
-    unused = _UNUSED | {"kl_coef": 0.0} if method == "online_dpo" else _NO_PAIRS
-  for name, nothing in unused.items():
+  for name, nothing in _unused(method).items():
     if settings[name] != nothing:
       raise ValueError(
         f"preference.{name}: expected {nothing} for {method!r}, got "

@@ -233,6 +233,7 @@ def train_method(
   def measure(state: train.TrainState) -> dict[str, Any]:
     params = train.policy_params(state.trainable, reference, job.adapters)
     entry, samples, _ = evaluator.measure(params, split, key)
+    del entry["by_pair"]  # Every checkpoint holds the history; means suffice.
     if rewards_of is not None and rewards_of.of_samples is not None:
       entry |= _proxy(
         rewards_of, split, samples.cut(evaluator.completion_length)

@@ -196,7 +196,9 @@ def recovered(
       shares.append((value - best["reference"]) / gain)
       errors.append(abs(shares[-1]) * best["value_stderr"] / gain)
     share = inference.estimate(shares)
-    reached = "" if share.mean is None else str(share.mean >= _SHARE)
+    reached = ""
+    if share.mean is not None:
+      reached = "yes" if share.mean >= _SHARE else "**no**"
     table.append(
       [
         row.label,
@@ -205,7 +207,7 @@ def recovered(
         interval(share),
         number(float(np.mean(errors)), 3) if errors else "",
         number(min(shares, default=None), 3),
-        {"True": "yes", "False": "**no**"}.get(reached, ""),
+        reached,
       ]
     )
   heads = ["method", "seeds", "J", "share of J* − J(reference)"]

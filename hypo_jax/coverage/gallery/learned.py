@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 from scipy.special import logit, softmax
 
 from hypo_jax.coverage import descent, extrapolation, optimum, population
@@ -17,7 +18,6 @@ from hypo_jax.report.canvas import Plot, legend, render, style_axes
 from hypo_jax.report.elements import Table
 from hypo_jax.report.formatting import number
 from hypo_jax.report.style import MARKERS, light
-from hypo_jax.statistics import wilson_interval
 
 _STARTS = {
   "reference (0.1, 0.8, 0.1)": ((0.1, 0.8, 0.1), "dpo"),
@@ -264,7 +264,8 @@ def rising_table(found: dict[str, Outcome]) -> Table:
     cells = []
     for key in _QUANTITIES:
       share = rising(outcome, key)
-      low, high = wilson_interval(share, _COUNT)
+      rises = stats.binomtest(round(share * _COUNT), _COUNT)
+      low, high = rises.proportion_ci(method="wilson")
       cells.append(f"{100 * share:.0f}% ({100 * low:.0f} to {100 * high:.0f})")
     for key in _SHARES:
       cells.append(f"{100 * getattr(outcome.changes, key).mean():.0f}%")
