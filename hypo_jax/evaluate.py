@@ -14,7 +14,7 @@ twice the training limit; all but `kl_long` speak of their first part.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,18 @@ from hypo_jax.rollout import make_rollout_step
 from hypo_jax.statistics import Judged, PolicySamples
 
 Arrays = dict[str, np.ndarray]
+
+
+class Completed(NamedTuple):
+  """Completions of n prompts, k each, not scored.
+
+  Attributes:
+    tokens: int32 [n, k, C].
+    mask: bool [n, k, C].
+  """
+
+  tokens: np.ndarray
+  mask: np.ndarray
 
 
 def make_sampler(
@@ -77,19 +89,83 @@ def make_sampler(
     )
 
   def sampler(params, reference, prompt_tokens, prompt_mask, key):
-    parts = []
-    for numbers in row_batches(len(prompt_tokens), batch_size):
-      batch = (prompt_tokens[numbers], prompt_mask[numbers])
-      tokens, mask, row = sharding.put_rows(
-        mesh, (*batch, numbers.astype(np.int32))
-      )
-      row_keys = keys.row_keys(key, row)
+    def one_batch(tokens, mask, row_keys):
       rollouts = rollout_step(params, tokens, mask, row_keys)
-      parts.append(sharding.gather(score(params, reference, rollouts.rows)))
-    joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    return jax.tree.map(lambda x: x[: len(prompt_tokens)], joined)
+      return score(params, reference, rollouts.rows)
+
+    return _over_prompts(
+      one_batch,
+      prompt_tokens,
+      prompt_mask,
+      key,
+      batch_size=batch_size,
+      mesh=mesh,
+    )
 
   return sampler
+
+
+def make_completer(
+  model,
+  *,
+  samples_per_prompt: int,
+  max_new_tokens: int,
+  eos_token_id: int | tuple[int, ...],
+  pad_token_id: int,
+  batch_size: int,
+  mesh: Mesh,
+) -> Callable[..., Completed]:
+  """Returns completer(params, prompt_tokens, prompt_mask, key).
+
+  It draws what `make_sampler`'s function draws up to its limit, and scores
+  nothing.
+  """
+  rollout_step = make_rollout_step(
+    model,
+    samples_per_prompt=samples_per_prompt,
+    max_new_tokens=max_new_tokens,
+    eos_token_id=eos_token_id,
+    pad_token_id=pad_token_id,
+    mesh=mesh,
+  )
+
+  def completer(params, prompt_tokens, prompt_mask, key):
+    def one_batch(tokens, mask, row_keys):
+      rows = rollout_step(params, tokens, mask, row_keys).rows
+      return Completed(rows.slot_tokens, rows.slot_mask)
+
+    return _over_prompts(
+      one_batch,
+      prompt_tokens,
+      prompt_mask,
+      key,
+      batch_size=batch_size,
+      mesh=mesh,
+    )
+
+  return completer
+
+
+def _over_prompts(
+  one_batch: Callable[..., Any],
+  prompt_tokens: np.ndarray,
+  prompt_mask: np.ndarray,
+  key: jax.Array,
+  *,
+  batch_size: int,
+  mesh: Mesh,
+) -> Any:
+  """Calls one_batch(tokens, mask, keys) over prompts; joins what it returns."""
+  parts = []
+  for numbers in row_batches(len(prompt_tokens), batch_size):
+    tokens, mask, row = sharding.put_rows(
+      mesh,
+      (prompt_tokens[numbers], prompt_mask[numbers], numbers.astype(np.int32)),
+    )
+    part = one_batch(tokens, mask, keys.row_keys(key, row))
+    parts.append(sharding.gather(part))
+  joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+  return jax.tree.map(lambda x: x[: len(prompt_tokens)], joined)
 
 
 def row_batches(total: int, size: int) -> list[np.ndarray]:
@@ -204,7 +280,7 @@ def judge_samples(judge, tokenizer, prompts, samples: PolicySamples) -> Judged:
   return judged
 
 
-def decode(tokenizer, samples: PolicySamples) -> list[list[str]]:
+def decode(tokenizer, samples: PolicySamples | Completed) -> list[list[str]]:
   """Returns the completions as text, k for each of n prompts."""
   return [
     [tokenizer.decode(t[m].tolist()) for t, m in zip(*row, strict=True)]

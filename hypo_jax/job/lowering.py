@@ -153,6 +153,7 @@ def _abstract_job(config: Any, mesh: Mesh) -> setup.Job:
     task=None,
     tokens=tasks.Tokens(ids, *lengths),
     samplers={},
+    completer=None,
     pair_scorer=None,
   )
 

@@ -71,9 +71,9 @@ def _sample_turn(
   """Returns the pairs of one turn, at most `wanted`."""
   rows = job.tokens.prompts(prompts)
   key = job.key("pairs", split, *([turn] if turn else []))
-  samples = job.samplers["validation"](
-    reference, reference, rows["prompt_tokens"], rows["prompt_mask"], key
-  ).cut(job.tokens.completion_length)
+  samples = job.completer(
+    reference, rows["prompt_tokens"], rows["prompt_mask"], key
+  )
   tokenizer = job.tokens.tokenizer
   ended = (np.isin(samples.tokens, job.eos_token_ids) & samples.mask).any(-1)
   texts = [

@@ -23,6 +23,10 @@ from hypo_jax.data import continuations, filters, judges, reviews, tasks
 from hypo_jax.job.methods import of_config
 from hypo_jax.job.out_of_memory import Watch
 
+# Completions drawn of a prompt, of which two make a pair: the first two that
+# end and differ.
+_SAMPLES_A_PAIR = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -37,6 +41,8 @@ class Job:
   tokens: tasks.Tokens
   # Compiled functions that several stages share, so that each compiles once.
   samplers: dict[str, Callable[..., statistics.PolicySamples]]
+  # Draws completions that pairs are made of.
+  completer: Callable[..., evaluate.Completed] | None
   pair_scorer: Callable[..., np.ndarray]
   # What was started last, should memory run out.
   watch: Watch = dataclasses.field(default_factory=Watch)
@@ -141,18 +147,27 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
     "validation": config.evaluate.validation_samples_per_prompt,
     "test": config.evaluate.samples_per_prompt,
   }
+  common = {
+    "eos_token_id": tokenizer.eos_token_id,
+    "pad_token_id": tokenizer.pad_token_id,
+    "batch_size": size,
+    "mesh": mesh,
+  }
   samplers = {
     split: evaluate.make_sampler(
       model,
       samples_per_prompt=count,
       max_new_tokens=2 * tokens.completion_length,
-      eos_token_id=tokenizer.eos_token_id,
-      pad_token_id=tokenizer.pad_token_id,
-      batch_size=size,
-      mesh=mesh,
+      **common,
     )
     for split, count in samples_per_prompt.items()
   }
+  completer = evaluate.make_completer(
+    model,
+    samples_per_prompt=_SAMPLES_A_PAIR,
+    max_new_tokens=tokens.completion_length,
+    **common,
+  )
   return Job(
     config=config,
     workdir=workdir,
@@ -162,6 +177,7 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
     task=task,
     tokens=tokens,
     samplers=samplers,
+    completer=completer,
     pair_scorer=evaluate.make_pair_scorer(model, batch_size=size, mesh=mesh),
   )
 
