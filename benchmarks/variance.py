@@ -334,10 +334,9 @@ def summary(
     f"the gradient. ± is one standard error, over {_BLOCKS.value} batches. At "
     "the reference itself all gradients are 0 in every draw, up to rounding. "
     "Seconds are of CPU, for drawing 64 rollouts and for their gradient, "
-    "medians of calls in turn. With the same rollouts, an estimator's mean "
-    "gradient differs from that of the most exact one of its k by what chance "
-    "makes of equal expectations: the squared difference is "
-    f"{min(biases):.2f} to {max(biases):.2f} of that.",
+    "medians of calls in turn. On the same rollouts, the mean gradients "
+    "of estimators with equal k differ no more than chance allows: squared "
+    f"difference {min(biases):.2f} to {max(biases):.2f} of its expected value.",
     "",
     "| estimator | k | " + " | ".join(policies) + " | drawing | gradient |",
     "|---|---|" + "---|" * (len(policies) + 2),

@@ -251,28 +251,20 @@ def test_length_bias_of_the_scored_tokens_is_told_apart():
     (9, 1, 2 * (10 + 1) / 2**10),
   ],
 )
-def test_sign_test_is_exact(more, fewer, p):
-  assert pair_quality.sign_test(more, fewer) == pytest.approx(p, rel=1e-9)
-
-
-def test_sign_test_of_many_pairs_agrees_with_the_normal_limit():
-  # Two-sided, 2.5 standard deviations of sqrt(n) / 2, continuity-corrected.
-  n = 10_000
-  more = n // 2 + 125
-  normal = math.erfc((125 - 0.5) / 50 / math.sqrt(2))
-  assert pair_quality.sign_test(more, n - more) == pytest.approx(
-    normal, rel=1e-2
-  )
-
-
-def test_wilson_interval_solves_its_equation():
-  """Its ends are the shares p with |8/10 - p| = z sqrt(p (1 - p) / 10)."""
-  share, low, high = pair_quality.wilson_interval(8, 10)
-  assert share == 0.8 and low < share < high
-  for end in (low, high):
-    z = abs(share - end) / math.sqrt(end * (1 - end) / 10)
-    assert z == pytest.approx(1.96, abs=1e-3)
-  assert pair_quality.wilson_interval(0, 0) == (None, None, None)
+def test_a_split_of_lengths_is_held_to_chance(more, fewer, p):
+  """Exact p; the interval's ends are z = 1.96 of theirs from the share."""
+  difference = np.array([1] * more + [-1] * fewer + [0])
+  bias = pair_quality.length_bias(difference + 2, np.full(len(difference), 2))
+  assert bias["p"] == pytest.approx(p, rel=1e-9)
+  total = more + fewer
+  if not total:
+    assert [bias[k] for k in ("share_longer", "low", "high")] == [None] * 3
+    return
+  assert bias["share_longer"] == more / total
+  for end in (bias["low"], bias["high"]):
+    z = abs(more / total - end) / math.sqrt(max(end * (1 - end), 1e-12) / total)
+    # An end at 0 or 1 is the share itself.
+    assert z == pytest.approx(1.96, abs=1e-3) or end == more / total
 
 
 def scored(*margins):

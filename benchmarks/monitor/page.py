@@ -5,12 +5,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
 from benchmarks.monitor import rules
 from benchmarks.monitor.cells import CALIBRATION, JUDGED, KINDS, Run
 from hypo_jax import diagnostics
 from hypo_jax.coverage import monitor
-from hypo_jax.statistics import wilson_interval
 
 _CHOSEN = "fall of the reference's log-prob a token"
 
@@ -161,7 +161,7 @@ def _scored(found: rules.Score) -> list[str]:
 def _share(name: str, part: int, whole: int) -> str:
   if not whole:
     return f"{name}: none of none"
-  low, high = wilson_interval(part / whole, whole)
+  low, high = binomtest(part, whole).proportion_ci(method="wilson")
   return (
     f"{name} {part} of {whole}: {part / whole:.2f} ({low:.2f} to {high:.2f})"
   )

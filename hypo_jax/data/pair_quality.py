@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 Records = list[dict[str, Any]]
 
 _PERCENTS = (1, 5, 25, 50, 75, 95, 99)
-_Z95 = 1.959964
 
 
 def identity(text: Any) -> bytes:
@@ -68,12 +68,17 @@ def length_bias(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, Any]:
   Returns:
     longer, shorter, equal: pairs by the chosen side; share_longer: of the
     unequal pairs, with a 95% Wilson interval (low, high), None where all are
-    equal; p: of `sign_test`; mean, mean_stderr, median: of the difference
-    chosen - rejected, tokens (no standard error of a single pair).
+    equal; p: of so uneven a split by chance alone (exact two-sided sign test);
+    mean, mean_stderr, median: of the difference chosen - rejected, tokens (no
+    standard error of a single pair).
   """
   difference = chosen.astype(np.int64) - rejected
   longer, shorter = int((difference > 0).sum()), int((difference < 0).sum())
-  share, low, high = wilson_interval(longer, longer + shorter)
+  share, low, high, p = None, None, None, 1.0
+  if unequal := longer + shorter:
+    test = stats.binomtest(longer, unequal)
+    low, high = map(float, test.proportion_ci(method="wilson"))
+    share, p = float(test.statistic), float(test.pvalue)
   stderr = None
   if len(difference) > 1:
     stderr = float(difference.std(ddof=1)) / math.sqrt(len(difference))
@@ -84,42 +89,11 @@ def length_bias(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, Any]:
     "share_longer": share,
     "low": low,
     "high": high,
-    "p": sign_test(longer, shorter),
+    "p": p,
     "mean": float(difference.mean()),
     "mean_stderr": stderr,
     "median": float(np.median(difference)),
   }
-
-
-def wilson_interval(
-  count: int, total: int
-) -> tuple[float | None, float | None, float | None]:
-  """Returns a share and its 95% interval; None where there is nothing.
-
-  Source: Wilson (1927).
-  """
-  if not total:
-    return None, None, None
-  share, weight = count / total, _Z95**2 / total
-  middle = share + weight / 2
-  spread = _Z95 * math.sqrt(share * (1 - share) / total + weight / 4 / total)
-  low, high = ((middle + s * spread) / (1 + weight) for s in (-1, 1))
-  return share, low, high
-
-
-def sign_test(more: int, fewer: int) -> float:
-  """Returns the two-sided p-value of so uneven a split by chance alone.
-
-  Exact: 2 P(X >= max(more, fewer)) for X binomial with one half, at most 1.
-  """
-  total, most = more + fewer, max(more, fewer)
-
-  def probability(k: int) -> float:
-    # Logarithms, since 2 ** total is no float beyond a thousand pairs.
-    choose = math.lgamma(total + 1) - math.lgamma(k + 1)
-    return math.exp(choose - math.lgamma(total - k + 1) - total * math.log(2))
-
-  return min(1.0, 2 * sum(map(probability, range(most, total + 1))))
 
 
 def label_noise(
