@@ -43,12 +43,12 @@ def get_config() -> ConfigDict:
   config.baselines.dpo.learning_rate = 1e-4
 
   config.checkpoint.every_steps = 50
-  config.evaluate.batch_size = 64
+  config.evaluate.batch_size = 32
   config.evaluate.reward_model_share = 0.5
   config.evaluate.every_steps = 50
   config.evaluate.also_at_steps = (25,)
-  config.evaluate.num_prompts = 192
-  config.evaluate.num_validation_prompts = 64
+  config.evaluate.num_prompts = 128
+  config.evaluate.num_validation_prompts = 32
   config.evaluate.samples_per_prompt = 2
   config.evaluate.validation_samples_per_prompt = 2
   return config

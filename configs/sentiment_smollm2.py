@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
   config.data.as_messages = False
   config.data.prompt_words = 4
   config.data.num_pairs = 1024
-  config.data.prompt_length = 16
+  config.data.prompt_length = 12  # the longest four words
   config.data.completion_length = 32
   config.data.validation_fraction = 0.1
   config.data.test_fraction = 0.15
@@ -53,12 +53,12 @@ def get_config() -> ConfigDict:
   config.reward = "judge"
 
   config.checkpoint.every_steps = 100
-  config.evaluate.batch_size = 64
+  config.evaluate.batch_size = 32
   config.evaluate.every_steps = 100
   config.evaluate.also_at_steps = (25, 50)
-  config.evaluate.num_prompts = 256
-  config.evaluate.num_validation_prompts = 64
-  config.evaluate.samples_per_prompt = 4
+  config.evaluate.num_prompts = 128
+  config.evaluate.num_validation_prompts = 32
+  config.evaluate.samples_per_prompt = 2
   config.evaluate.validation_samples_per_prompt = 4
   config.evaluate.optimum_samples = 0
   return config
