@@ -311,11 +311,32 @@ def test_the_page_says_what_is_missing_and_holds_every_score(tmp_path):
   assert "- ipo, seed 14: not run" in text
   figures = json.loads((tmp_path / "study_main.json").read_text())
   dpo = figures[plan.MAIN_TABLE]["DPO"]
-  ipo = figures[plan.MAIN_TABLE]["PPO"]["differences"]["selected_area"]
-  assert ipo["count"] == 10 and ipo["p"] <= ipo["holm"]
+  ppo = figures[plan.MAIN_TABLE]["PPO"]["differences"]["selected_area"]
+  assert ppo["count"] == 10 and ppo["p"] <= ppo["holm"]
   assert dpo["missing"] == [13] and len(dpo["scores"]) == 9
   for name in ("frontier_win_rate", "frontier_reward"):
     assert (tmp_path / "study_main" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_what_is_written_by_hand_stays_and_results_stand_before_tuning(
+  tmp_path,
+):
+  rows = rows_of("all")
+  path = page.write(tmp_path, "all", rows, {}, {}, {})
+  assert path.name == "study.md"
+  marks = ("<!-- by hand: begin -->", "<!-- by hand: end -->")
+  empty = path.read_text()
+  path.write_text(empty.replace(marks[0], f"{marks[0]}\n\n## Read\n\nMine."))
+  for _ in range(2):
+    text = page.write(tmp_path, "all", rows, {}, {}, {}).read_text()
+    before, _, rest = text.partition(marks[0])
+    kept, _, after = rest.partition(marks[1])
+    assert kept.strip() == "## Read\n\nMine."
+    assert before + marks[0] + "\n\n" + marks[1] + after == empty
+  titles = [x[3:] for x in empty.splitlines() if x.startswith("## ")]
+  assert titles[0] == plan.MAIN_TABLE
+  tuning = [title.startswith("Tuning ") for title in titles]
+  assert tuning == sorted(tuning) and any(tuning)
 
 
 def optimum_of(seed):

@@ -1,6 +1,10 @@
 # Copyright 2026 The hypo_jax Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a study's page: tables in Markdown, plots, and all scores as JSON."""
+"""Writes a study's page: tables in Markdown, plots, and all scores as JSON.
+
+What stands between two marks near the page's head is written by hand, and kept
+when the page is written again.
+"""
 
 import json
 import pathlib
@@ -14,6 +18,7 @@ from hypo_jax.study.plan import Row
 from hypo_jax.study.scores import Results
 
 _METHODS = (plan.MAIN_TABLE, plan.JUDGE_TABLE, plan.SMOKE_TABLE)
+_BEGIN, _END = "<!-- by hand: begin -->", "<!-- by hand: end -->"
 _FRONTIER = (
   "Mean over seeds with the 95% t interval, on validation prompts. The "
   "frontier at a KL is the win rate of the best evaluation up to it, chosen on "
@@ -72,8 +77,9 @@ def write(
   for plot in drawn:
     (folder / name / f"{plot.name}.png").write_bytes(plot.png)
   compared = _compared(rows, results)
-  text = _text(subset, rows, results, optima, failed, compared, drawn)
   path = folder / f"{name}.md"
+  by_hand = _by_hand(path.read_text()) if path.exists() else ""
+  text = _text(subset, rows, results, optima, failed, compared, drawn, by_hand)
   path.write_text(text)
   write_json(folder / f"{name}.json", _figures(compared))
   return path
@@ -122,12 +128,15 @@ def _text(
   failed: Mapping[tuple[int, str], str],
   compared: Mapping[str, list[scores.Line]],
   drawn: Sequence[Plot],
+  by_hand: str,
 ) -> str:
   parts = [_head(subset, rows, results), _missing(rows, results, failed)]
+  parts.append(f"{_BEGIN}\n{by_hand}\n{_END}\n")
   for plot in drawn:
     image = f"![{plot.alt}]({stem(subset)}/{plot.name}.png)"
     parts.append(f"{image}\n\n{plot.reading}\n")
-  for title, group in plan.tables(rows).items():
+  # Results first, though tuning runs first.
+  for title, group in plan.tables(sorted(rows, key=plan.is_tuning)).items():
     parts.append(f"## {title}\n")
     if plan.is_tuning(group[0]):
       parts += [_TUNING + "\n", tables.tuned(group, results)]
@@ -144,6 +153,11 @@ def _text(
         tables.optimum({s: optima[s] for s in group[0].seeds if s in optima}),
       ]
   return "\n".join(parts)
+
+
+def _by_hand(text: str) -> str:
+  """Returns what stands between the marks of a page."""
+  return text.partition(_BEGIN)[2].partition(_END)[0].strip("\n")
 
 
 def _of_methods(lines: list[scores.Line], results: Results) -> list[str]:
