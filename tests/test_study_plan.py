@@ -17,11 +17,18 @@ from hypo_jax.study import methods, page, plan, scores, tables, tuning
 
 ROOT = pathlib.Path(__file__).parents[1]
 CHOSEN = {name: dict(methods.base(name)) for name in methods.METHODS}
+# By area another setting, but for two methods.
+BY_AREA = {
+  name: CHOSEN[name]
+  if name in ("ipo", "rloo")
+  else dict(list(methods.grid(name).values())[0])
+  for name in methods.METHODS
+}
 HOW = {
   "seeds": range(11, 21),
   "control_seeds": range(11, 16),
   "tuning_seeds": (2000, 2001),
-  "chosen": CHOSEN,
+  "chosen": {"reward": CHOSEN, "area": BY_AREA},
 }
 
 
@@ -52,8 +59,8 @@ def test_every_method_has_the_same_budget():
 
 def test_the_tables_hold_the_methods_and_never_mix():
   by_table = plan.tables(rows_of("main"))
-  assert [len(rows) for rows in by_table.values()] == [11, 4]
-  for row in by_table[plan.MAIN_TABLE]:
+  assert [len(rows) for rows in by_table.values()] == [11, 4, 11]
+  for row in by_table[plan.MAIN_TABLE] + by_table[plan.AREA_TABLE]:
     assert row.settings.get("reward", "model") == "model"
   for row in by_table[plan.JUDGE_TABLE]:
     assert row.settings["reward"] == "judge"
@@ -74,10 +81,28 @@ def test_tuning_has_no_seed_of_the_results():
     rows_of("mian")
 
 
+def test_the_table_tuned_by_area_is_held_against_its_own_hypo():
+  rows = rows_of("main")
+  table = plan.tables(rows)[plan.AREA_TABLE]
+  assert [row.cell for row in table[:4]] == [
+    "hypo-area",
+    "hypo_sequence-area",
+    "dpo-area",
+    "ipo",
+  ]
+  for row in table:
+    assert row.settings == BY_AREA[row.cell.removesuffix("-area")]
+  assert plan.main_row(rows, plan.AREA_TABLE).cell == "hypo-area"
+  assert plan.main_row(rows, plan.MAIN_TABLE).cell == "hypo"
+  assert plan.main_row(rows, plan.JUDGE_TABLE).cell == "hypo"
+
+
 def test_main_needs_what_tuning_chose():
   left = {k: v for k, v in CHOSEN.items() if k != "rloo"}
-  with pytest.raises(ValueError, match="missing rloo; run"):
-    rows_of("main", chosen=left)
+  with pytest.raises(ValueError, match="by reward, missing rloo; run"):
+    rows_of("main", chosen={"reward": left, "area": CHOSEN})
+  with pytest.raises(ValueError, match="by area, missing rloo; run"):
+    rows_of("main", chosen={"reward": CHOSEN, "area": left})
   with pytest.raises(ValueError, match="missing chi_po, dpo"):
     rows_of("controls", chosen=None)
 
@@ -182,13 +207,16 @@ def test_a_setting_is_worth_its_best_reward_within_four_nats():
   far = [entry(0, 0, 0.5, 0.0), entry(5, 3.0, 0.6, 0.1), entry(9, 5, 0.9, 0.9)]
   near = [entry(0, 0, 0.5, 0.0), entry(5, 3.9, 0.6, 0.2), entry(9, 1, 0.4, 0.1)]
   assert tuning.best_within(far)["step"] == 5
-  assert tuning.worth([far, near]) == pytest.approx(0.15)
-  assert tuning.choose({"a": [far, far], "b": [near, far]}) == "b"
-  assert tuning.choose({"a": [far, near], "b": [near, far]}) == "a"
+  settings = {"a": [far, far], "b": [near, far]}
+  assert tuning.choose(settings, "reward") == "b"
+  # From 0.5 to 0.6 at 3 nats, not at 3.9.
+  assert tuning.choose(settings, "area") == "a"
+  for rule in plan.RULES:
+    assert tuning.choose({"a": [far, near], "b": [near, far]}, rule) == "a"
   with pytest.raises(ValueError, match="on each of 2 seeds, missing for b"):
-    tuning.choose({"a": [far, near], "b": [near]})
+    tuning.choose({"a": [far, near], "b": [near]}, "reward")
   with pytest.raises(ValueError, match="missing for all"):
-    tuning.choose({})
+    tuning.choose({}, "area")
 
 
 def test_scores_begin_at_the_reference():
@@ -306,7 +334,7 @@ def test_the_page_says_what_is_missing_and_holds_every_score(tmp_path):
   path = page.write(tmp_path, "main", rows, results, {}, failed)
   text = path.read_text()
   assert path.name == "study_main.md"
-  assert "**2 of 150 cells are missing:**" in text
+  assert "**2 of 240 cells are missing:**" in text
   assert "- runs/study/13/dpo: ValueError: no" in text
   assert "- ipo, seed 14: not run" in text
   figures = json.loads((tmp_path / "study_main.json").read_text())
@@ -378,7 +406,8 @@ def test_the_tuning_page_marks_the_choice(tmp_path):
   best = list(methods.grid("ppo"))[7]
   results[2000, best] = result(entry(0, 0, 0.5, 0.0), entry(5, 1, 0.6, 0.4))
   text = page.write(tmp_path, "tuning", rows, results, {}, {}).read_text()
-  assert text.count("| chosen, at the edge") == len(methods.METHODS)
+  everywhere = "| chosen, largest area, at the edge of learning_rate and "
+  assert text.count(everywhere) == len(methods.METHODS) - 1
   line = next(x for x in text.splitlines() if "0.400" in x)
   assert line.startswith("| 9.0e-04 | kl_coef 0.3 |")
   assert line.endswith("| 0.575 | chosen, at the edge of learning_rate |")

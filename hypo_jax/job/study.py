@@ -117,7 +117,7 @@ def _choose(config: Any, workdir: pathlib.Path) -> None:
   """
   rows = _rows(config, "tuning")
   results = _read(workdir, rows)
-  chosen = {}
+  chosen: dict[str, Any] = {rule: {} for rule in plan.RULES}
   for name in methods.METHODS:
     grid = methods.grid(name)
     histories = {
@@ -129,7 +129,8 @@ def _choose(config: Any, workdir: pathlib.Path) -> None:
       for row in rows
       if row.cell in grid
     }
-    chosen[name] = dict(grid[tuning.choose(histories)])
+    for rule, found in chosen.items():
+      found[name] = dict(grid[tuning.choose(histories, rule)])
   path = pathlib.Path(config.study.chosen)
   if path.exists() and json.loads(path.read_text()) != chosen:
     raise ValueError(

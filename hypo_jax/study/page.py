@@ -17,7 +17,12 @@ from hypo_jax.study import plan, plots, scores, tables
 from hypo_jax.study.plan import Row
 from hypo_jax.study.scores import Results
 
-_METHODS = (plan.MAIN_TABLE, plan.JUDGE_TABLE, plan.SMOKE_TABLE)
+_METHODS = (
+  plan.MAIN_TABLE,
+  plan.JUDGE_TABLE,
+  plan.AREA_TABLE,
+  plan.SMOKE_TABLE,
+)
 _BEGIN, _END = "<!-- by hand: begin -->", "<!-- by hand: end -->"
 _FRONTIER = (
   "Mean over seeds with the 95% t interval, on validation prompts. The "
@@ -36,8 +41,9 @@ _CROSSING = (
 )
 _TUNING = (
   "Highest reward of a validation evaluation with a KL of at most 4 nats, by "
-  "seed, and where it was. `area`, the frontier's of the win rate, is shown "
-  "and chooses nothing."
+  "seed, and where it was: the highest mean is chosen. `area` is the "
+  "frontier's of the win rate: the largest chooses for the table that is tuned "
+  "by it, and nothing else."
 )
 _CONTROLS = (
   "`area` is the frontier's: the best evaluation up to "
@@ -92,12 +98,11 @@ def _compared(
   found = plan.tables([row for row in rows if not plan.is_tuning(row)])
   if not found:
     return {}
-  compared = {}
-  for title, group in found.items():
+  return {
     # Of the judge's table, too: HyPO, with pairs alone, on the same seeds.
-    main = plan.main_row([row for group in found.values() for row in group])
-    compared[title] = scores.compare(group, results, main.cell)
-  return compared
+    title: scores.compare(group, results, plan.main_row(rows, title).cell)
+    for title, group in found.items()
+  }
 
 
 def _figures(compared: Mapping[str, list[scores.Line]]) -> dict[str, Any]:

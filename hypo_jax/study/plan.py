@@ -10,6 +10,7 @@ from hypo_jax.study.methods import METHODS, Settings
 
 MAIN_TABLE = "Methods that learn from 512 labelled pairs"
 JUDGE_TABLE = "Online methods with the exact judge"
+AREA_TABLE = "Methods that learn from 512 labelled pairs, tuned by the area"
 SMOKE_TABLE = "Smoke: untuned, two seeds"
 OPTIMUM_TABLE = "Against the optimum, beta 0.1"
 EPOCHS_TABLE = "DPO to 50 epochs"
@@ -23,6 +24,11 @@ _SMOKE_CELL = "smoke-"
 _PAIRS, _EPOCHS = (512, 2048, 8192), 50
 # Controls change one thing of these two, as tuned, and are not tuned anew.
 _HYPO, _DPO = "hypo", "dpo"
+
+# What tuning chooses by; see `tuning`.
+RULES = ("reward", "area")
+# Settings by rule and by method.
+Chosen = Mapping[str, Mapping[str, Settings]]
 
 
 class Row(NamedTuple):
@@ -50,7 +56,7 @@ def make_rows(
   seeds: Sequence[int],
   control_seeds: Sequence[int],
   tuning_seeds: Sequence[int],
-  chosen: Mapping[str, Settings] | None = None,
+  chosen: Chosen | None = None,
 ) -> list[Row]:
   """Returns the rows of a subset.
 
@@ -59,7 +65,7 @@ def make_rows(
     seeds: of the main tables.
     control_seeds: of the controls, among `seeds`.
     tuning_seeds: of tuning and smoke, none among `seeds`.
-    chosen: by method, as tuning left them; needed by main and controls.
+    chosen: as tuning left them; needed by main and controls.
 
   Raises:
     ValueError: naming the argument.
@@ -103,7 +109,7 @@ def make_rows(
   if subset in ("main", "all"):
     rows += _main(chosen, tuple(seeds))
   if subset in ("controls", "all"):
-    rows += _controls(chosen, tuple(control_seeds))
+    rows += _controls(chosen["reward"], tuple(control_seeds))
   return rows
 
 
@@ -115,11 +121,20 @@ def tables(rows: Sequence[Row]) -> dict[str, list[Row]]:
   return found
 
 
-def main_row(rows: Sequence[Row]) -> Row:
-  """Returns the row that others are held against, labelled as the method."""
+def main_row(rows: Sequence[Row], table: str | None = None) -> Row:
+  """Returns the row that others are held against, labelled as the method.
+
+  Args:
+    rows: of a subset.
+    table: whose rows are held against its own, where it has one.
+  """
+  title = METHODS[methods.MAIN].title
+  for row in rows:
+    if row.table == table and row.label == title:
+      return row
   cells_of_main = (methods.MAIN, f"{_SMOKE_CELL}{methods.MAIN}")
   row = next(r for r in rows if r.cell in cells_of_main and not is_tuning(r))
-  return row._replace(label=METHODS[methods.MAIN].title)
+  return row._replace(label=title)
 
 
 def is_tuning(row: Row) -> bool:
@@ -131,26 +146,33 @@ def _tuning(method: str) -> str:
   return f"Tuning {method}"
 
 
-def _check_chosen(chosen: Mapping[str, Settings] | None) -> None:
-  missing = sorted(set(METHODS) - set(chosen or {}))
-  if missing:
-    raise ValueError(
-      "study.chosen: expected a setting of every method, missing "
-      f"{', '.join(missing)}; run --config.study.subset=tuning first"
-    )
+def _check_chosen(chosen: Chosen | None) -> None:
+  for rule in RULES:
+    missing = sorted(set(METHODS) - set((chosen or {}).get(rule, {})))
+    if missing:
+      raise ValueError(
+        f"study.chosen: expected a setting of every method by {rule}, missing "
+        f"{', '.join(missing)}; run --config.study.subset=tuning first"
+      )
 
 
-def _main(chosen: Mapping[str, Settings], seeds: tuple[int, ...]) -> list[Row]:
-  """The main table, and the one of methods that ask the exact judge."""
+def _main(chosen: Chosen, seeds: tuple[int, ...]) -> list[Row]:
+  """The main table, that with the exact judge, and the one tuned by area."""
+  by_reward, by_area = chosen["reward"], chosen["area"]
   tables = {
     MAIN_TABLE: methods.FROM_PAIRS,
     JUDGE_TABLE: methods.JUDGED,
   }
-  return [
-    Row(table, METHODS[name].title, name, chosen[name], seeds)
+  rows = [
+    Row(table, METHODS[name].title, name, by_reward[name], seeds)
     for table, names in tables.items()
     for name in names
   ]
+  again = [
+    (AREA_TABLE, METHODS[name].title, f"{name}-area", by_area[name])
+    for name in methods.FROM_PAIRS
+  ]
+  return rows + _shared(again, by_reward, seeds)
 
 
 def _controls(

@@ -288,15 +288,16 @@ def make_plots(
   for title, suffix in (
     (plan.MAIN_TABLE, ""),
     (plan.JUDGE_TABLE, "_judge"),
+    (plan.AREA_TABLE, "_area"),
     (plan.SMOKE_TABLE, ""),
   ):
     if found := tables.pop(title, None):
-      main = plan.main_row(rows)
+      main = plan.main_row(rows, title)
       shown = [main, *(row for row in found if row.cell != main.cell)]
       for field, short in _OPTIMUM.items():
         name = f"frontier_{short}{suffix}"
         plots.append(frontiers(name, shown, results, optima, field))
-      for by in ("kl", "step"):
+      for by in () if suffix else ("kl", "step"):
         if plot := proxy(found, results, optima, by=by):
           plots.append(plot)
   tables = {t: r for t, r in tables.items() if not plan.is_tuning(r[0])}

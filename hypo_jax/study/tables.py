@@ -10,7 +10,7 @@ import numpy as np
 from hypo_jax.report.formatting import number, percent, whole
 from hypo_jax.study import inference, methods, tuning
 from hypo_jax.study.inference import Estimate
-from hypo_jax.study.plan import Row
+from hypo_jax.study.plan import RULES, Row
 from hypo_jax.study.scores import LEVELS, OUTCOMES, Line, Results, compare
 
 _HEADS = {
@@ -24,6 +24,8 @@ _CHECKPOINTS = {
   "best_pair_loss": "best by held-out pair loss",
   "last": "last",
 }
+# By rule of tuning.
+_MARKS = {"reward": "chosen", "area": "largest area"}
 _COSTS = {
   "updates": "gradient steps",
   "tokens_trained": "tokens trained",
@@ -232,9 +234,7 @@ def optimum(optima: Mapping[int, Any]) -> str:
 
 
 def tuned(rows: Sequence[Row], results: Results) -> str:
-  """Returns a method's nine settings, what each is worth, and the choice.
-
-  The area under the frontier, which chooses nothing here, stands beside it.
+  """Returns a method's nine settings, what each is worth, and the choices.
 
   A choice at the edge of a value's three is marked: a better one may lie
   beyond.
@@ -247,8 +247,10 @@ def tuned(rows: Sequence[Row], results: Results) -> str:
     ]
     for row in rows
   }
-  whole = all(len(found[row.cell]) == len(row.seeds) for row in rows)
-  choice = tuning.choose(found) if whole else None
+  marks: dict[str, list[str]] = {row.cell: [] for row in rows}
+  if all(len(found[row.cell]) == len(row.seeds) for row in rows):
+    for rule in RULES:
+      marks[tuning.choose(found, rule)].append(_MARKS[rule])
   (coefficient,) = {
     method.coefficient
     for name, method in methods.METHODS.items()
@@ -272,17 +274,22 @@ def tuned(rows: Sequence[Row], results: Results) -> str:
         ", ".join(f"{e['kl_rao_blackwell']:.2f}" for e in best),
         ", ".join(str(e["step"]) for e in best),
         _spread(areas[row.cell], 3),
-        _choice(row, rows, keys) if row.cell == choice else "",
+        _choice(marks[row.cell], row, rows, keys),
       ]
     )
   heads = ["learning rate", "coefficient", "reward by seed", "mean"]
   return markdown([*heads, "KL there", "step", "area", ""], table)
 
 
-def _choice(chosen: Row, rows: Sequence[Row], keys: Sequence[str]) -> str:
+def _choice(
+  marks: Sequence[str], chosen: Row, rows: Sequence[Row], keys: Sequence[str]
+) -> str:
+  if not marks:
+    return ""
   edges = []
   for key in keys:
     values = [row.settings[key] for row in rows]
     if chosen.settings[key] in (min(values), max(values)):
       edges.append(key.split(".")[-1])
-  return f"chosen, at the edge of {' and '.join(edges)}" if edges else "chosen"
+  at = [f"at the edge of {' and '.join(edges)}"] if edges else []
+  return ", ".join([*marks, *at])

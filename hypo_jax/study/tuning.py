@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How each method's setting is chosen: one rule, the same budget for all.
 
-A setting is worth the highest validation reward of its evaluations with a KL of
-at most 4, the reference at step 0 among them, mean of the tuning seeds. The
-highest wins; of equals the first of the grid, which has the lower rate.
+By reward, a setting is worth the highest validation reward of its evaluations
+with a KL of at most 4, the reference at step 0 among them; by area, the area
+under its frontier of the win rate, which is what the study compares. Either is
+the mean of the tuning seeds. The highest wins; of equals the first of the grid,
+which has the lower rate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-LIMIT = 4.0  # nats
+from hypo_jax.study import frontier
+from hypo_jax.study.scores import LIMIT, curve
 
 History = Sequence[Mapping[str, Any]]
 
@@ -27,16 +30,24 @@ def best_within(history: History) -> Mapping[str, Any]:
   return max(within, key=lambda entry: entry["reward_mean"])
 
 
-def worth(histories: Sequence[History]) -> float:
-  """Returns what a setting is worth, given its history on each seed."""
-  return float(np.mean([best_within(h)["reward_mean"] for h in histories]))
+def _area(history: History) -> float:
+  kl, wins = curve(history, "wins")
+  return frontier.selected_area(kl, wins, LIMIT)
 
 
-def choose(settings: Mapping[str, Sequence[History]]) -> str:
+# What a setting is worth on a seed, by rule.
+_WORTH = {
+  "reward": lambda history: best_within(history)["reward_mean"],
+  "area": _area,
+}
+
+
+def choose(settings: Mapping[str, Sequence[History]], rule: str) -> str:
   """Returns the name of the chosen setting.
 
   Args:
     settings: by name, a history a seed; every setting on every seed.
+    rule: of `plan.RULES`.
 
   Raises:
     ValueError: where a setting has fewer histories than another, for a budget
@@ -50,4 +61,5 @@ def choose(settings: Mapping[str, Sequence[History]]) -> str:
       f"settings: expected a history on each of {max(most, 1)} seeds, missing "
       f"for {', '.join(missing) or 'all'}"
     )
-  return max(settings, key=lambda name: worth(settings[name]))
+  worth = _WORTH[rule]
+  return max(settings, key=lambda name: np.mean([*map(worth, settings[name])]))
