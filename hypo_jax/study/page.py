@@ -68,6 +68,8 @@ def write(
 ) -> pathlib.Path:
   """Writes <stem>.md, <stem>.json and <stem>/*.png; returns the first.
 
+  A page without results, or of tuning alone, has no figures and plots.
+
   Args:
     folder: made if missing.
     subset: of `plan.SUBSETS`.
@@ -78,16 +80,18 @@ def write(
     failed: by cell, its folder and error in a line.
   """
   name = stem(subset)
-  (folder / name).mkdir(parents=True, exist_ok=True)
+  folder.mkdir(parents=True, exist_ok=True)
   drawn = plots.make_plots(rows, results, optima) if results else []
   for plot in drawn:
+    (folder / name).mkdir(exist_ok=True)
     (folder / name / f"{plot.name}.png").write_bytes(plot.png)
   compared = _compared(rows, results)
   path = folder / f"{name}.md"
   by_hand = _by_hand(path.read_text()) if path.exists() else ""
   text = _text(subset, rows, results, optima, failed, compared, drawn, by_hand)
   path.write_text(text)
-  write_json(folder / f"{name}.json", _figures(compared))
+  if compared:
+    write_json(folder / f"{name}.json", _figures(compared))
   return path
 
 
