@@ -51,12 +51,42 @@ def _hypo(estimator: str, samples_per_prompt: int) -> Settings:
   }
 
 
-def _online(method: str, reward: str, samples_per_prompt: int) -> Settings:
-  return {
-    "preference.method": method,
-    "reward": reward,
-    "rollout.samples_per_prompt": samples_per_prompt,
+def _online(
+  reward: str, kl_coefs: tuple[float, float, float], title: str
+) -> dict[str, Method]:
+  """The methods that learn from rewards of their rollouts.
+
+  Args:
+    reward: "model" or "judge".
+    kl_coefs: of those whose objective is reward - kl_coef KL.
+    title: goes behind each method's own.
+  """
+
+  def rest(method: str, samples_per_prompt: int) -> Settings:
+    return {
+      "preference.method": method,
+      "reward": reward,
+      "rollout.samples_per_prompt": samples_per_prompt,
+    }
+
+  found = {
+    method: Method(
+      f"{method.upper()}{title}", rate, _KL_COEF, kl_coefs, rest(method, count)
+    )
+    for method, rate, count in (
+      ("ppo", 3e-4, 2),
+      ("rloo", 1e-3, 4),
+      ("grpo", 1e-3, 4),
+    )
   }
+  found["online_dpo"] = Method(
+    f"online DPO{title}",
+    3e-4,
+    _BETA,
+    (0.15, 0.5, 1.5),
+    rest("online_dpo", 4) | {_KL_COEF: 0.0},
+  )
+  return found
 
 
 # A reward model's unit is a nat of preference, four times the judge's (labels
@@ -95,50 +125,13 @@ METHODS = {
     (0.3, 1.0, 3.0),
     _offline("dpo", beta=0.5),
   ),
-  "ppo": Method(
-    "PPO", 3e-4, _KL_COEF, (0.1, 0.3, 1.0), _online("ppo", "model", 2)
-  ),
-  "rloo": Method(
-    "RLOO", 1e-3, _KL_COEF, (0.1, 0.3, 1.0), _online("rloo", "model", 4)
-  ),
-  "grpo": Method(
-    "GRPO", 1e-3, _KL_COEF, (0.1, 0.3, 1.0), _online("grpo", "model", 4)
-  ),
-  "online_dpo": Method(
-    "online DPO",
-    3e-4,
-    _BETA,
-    (0.15, 0.5, 1.5),
-    _online("online_dpo", "model", 4) | {_KL_COEF: 0.0},
-  ),
-  "ppo_judge": Method(
-    "PPO, exact judge",
-    3e-4,
-    _KL_COEF,
-    (0.03, 0.1, 0.3),
-    _online("ppo", "judge", 2),
-  ),
-  "rloo_judge": Method(
-    "RLOO, exact judge",
-    1e-3,
-    _KL_COEF,
-    (0.03, 0.1, 0.3),
-    _online("rloo", "judge", 4),
-  ),
-  "grpo_judge": Method(
-    "GRPO, exact judge",
-    1e-3,
-    _KL_COEF,
-    (0.03, 0.1, 0.3),
-    _online("grpo", "judge", 4),
-  ),
-  "online_dpo_judge": Method(
-    "online DPO, exact judge",
-    3e-4,
-    _BETA,
-    (0.15, 0.5, 1.5),
-    _online("online_dpo", "judge", 4) | {_KL_COEF: 0.0},
-  ),
+  **_online("model", (0.1, 0.3, 1.0), ""),
+  **{
+    f"{name}_judge": method
+    for name, method in _online(
+      "judge", (0.03, 0.1, 0.3), ", exact judge"
+    ).items()
+  },
 }
 # Every method is held against this one.
 MAIN = "hypo"
