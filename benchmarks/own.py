@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import cases, measure
-from hypo_jax import models, rollout, sharding, train
+from hypo_jax import models, objective, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch
 
 # Rows and columns of the product whose rate is taken for the machine's.
@@ -105,7 +105,9 @@ def _training_step(case, policy, batch):
     max_grad_norm=cases.MAX_GRAD_NORM,
   )
   pairs = sharding.put_rows(mesh, _pairs(policy, batch))
-  settings = {"method": case.kind, "beta": cases.BETA, "kl_coef": kl_coef}
+  loss = objective.PreferenceLoss(
+    model, method=case.kind, beta=cases.BETA, kl_coef=kl_coef
+  )
   if kl_coef:
     complete = rollout.make_complete(
       model,
@@ -115,9 +117,9 @@ def _training_step(case, policy, batch):
       pad_token_id=0,
       mesh=mesh,
     )
-    update = train.make_fused_step(model, optimizer, complete, **settings)
+    update = train.make_fused_step(loss, optimizer, complete)
   else:
-    update = train.make_train_step(model, optimizer, **settings)
+    update = train.make_train_step(loss, optimizer)
   state = train.init_state(policy.params, optimizer, mesh)
   reference = policy.params if kl_coef else None
   del policy

@@ -216,11 +216,6 @@ def _head(case, model, given, batch, drawn) -> Part:
     method=case.kind,
     beta=cases.BETA,
     kl_coef=0.0 if drawn is None else cases.KL_COEF,
-    sft_coef=0.0,
-    label_smoothing=0.0,
-    estimator="sequence",
-    samples_per_prompt=1,
-    shared_prompts=True,
   )
   counts = objective.count(batch, drawn)
   gradient = jax.jit(jax.grad(loss.split, has_aux=True))

@@ -168,23 +168,48 @@ def chunk_size(shape: tuple[int, ...], vocab_size: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class PreferenceLoss:
-  """The objective; see `train.make_train_step` for the attributes.
+  """The objective: a loss of pairs, a KL of rollouts, and their weights.
 
   Two schedules of the same numbers. `split` takes rollouts that were drawn
   before, from the same parameters. `fused` draws them: the prompts run once,
   under differentiation, and the rollouts go on from their keys and values, as
   the scoring of the slots does.
+
+  Attributes:
+    model: `models.Model`, or what has its methods.
+    method: "dpo", "ipo", "hinge", "chi_po", "simpo", "robust_dpo", or "hypo",
+      which is dpo with kl_coef > 0.
+    beta: inverse temperature of the pair loss.
+    kl_coef: weight of KL(policy || reference) on rollouts, for any method.
+    sft_coef: weight of the chosen completions' mean negative log-prob a token.
+    label_smoothing: of dpo, robust_dpo and hypo.
+    estimator: "sequence", "leave_one_out", "to_go" or "rao_blackwell".
+    samples_per_prompt: rollouts a prompt.
+    shared_prompts: whether rollouts answer the pairs' own prompts, so that
+      both share one row.
+    max_margin: of chi_po and no other; see `losses.chi_po_loss`.
+    target_margin: of simpo and no other; see `losses.simpo_loss`.
+    offline_kl_coef: weight of KL(policy || reference) at the states that the
+      pairs' completions visit; in place of kl_coef, which is then 0.
+    max_importance_weight: None where the policy draws the rollouts. Else the
+      reference does, and each counts min(policy / reference, this) times; see
+      `losses.importance_weights` for what is lost.
+
+  Raises:
+    ValueError: for an unknown method or estimator, hypo without kl_coef, or a
+      coefficient that the method doesn't take.
   """
 
   model: Any
-  method: str
+  _: dataclasses.KW_ONLY
+  method: str = "hypo"
   beta: float
   kl_coef: float
-  sft_coef: float
-  label_smoothing: float
-  estimator: str
-  samples_per_prompt: int
-  shared_prompts: bool
+  sft_coef: float = 0.0
+  label_smoothing: float = 0.0
+  estimator: str = "sequence"
+  samples_per_prompt: int = 1
+  shared_prompts: bool = True
   max_margin: float | None = None
   target_margin: float | None = None
   offline_kl_coef: float = 0.0

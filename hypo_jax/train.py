@@ -186,85 +186,37 @@ def make_sft_step(
 
 
 def make_train_step(
-  model,
+  loss: objective.PreferenceLoss,
   optimizer: optax.GradientTransformation,
   *,
-  method: str = "hypo",
-  beta: float,
-  kl_coef: float,
-  sft_coef: float = 0.0,
-  label_smoothing: float = 0.0,
-  estimator: str = "sequence",
-  samples_per_prompt: int = 1,
   micro_batch_size: int | None = None,
   buckets: Sequence[Lengths] = (),
-  shared_prompts: bool = True,
   adapters: bool = False,
-  max_margin: float | None = None,
-  target_margin: float | None = None,
   kl_target: float | None = None,
-  offline_kl_coef: float = 0.0,
-  max_importance_weight: float | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Returns train_step(state, frozen, batch, rollouts) -> (state, metrics).
 
   `state` is donated. `frozen` holds the reference policy's parameters, read
   only for a KL to it, and by an adapter; `batch` is a PreferenceBatch;
   `rollouts` is what `rollout.make_rollout_step` gave for the parameters before
-  the update. Where kl_coef is 0, rollouts are None, and frozen is too unless
-  offline_kl_coef or an adapter needs it.
+  the update. Where the loss has no kl_coef, rollouts are None, and frozen is
+  too unless offline_kl_coef or an adapter needs it.
 
   Args:
-    model: see the module docstring.
+    loss: the objective, and the model.
     optimizer: any optax transformation.
-    method: "dpo", "ipo", "hinge", "chi_po", "simpo", "robust_dpo", or "hypo",
-      which is dpo with kl_coef > 0.
-    beta: inverse temperature of the pair loss.
-    kl_coef: weight of KL(policy || reference) on rollouts, for any method.
-    sft_coef: weight of the chosen completions' mean negative log-prob a token.
-    label_smoothing: of dpo, robust_dpo and hypo.
-    estimator: "sequence", "leave_one_out", "to_go" or "rao_blackwell".
-    samples_per_prompt: rollouts a prompt.
     micro_batch_size: rows per forward and backward; None for all at once.
     buckets: lengths below the batch's own that micro-batches may be cut to, in
       the order in which they are tried: each micro-batch takes the first that
       holds all of its tokens, or else stays as it is. One program holds a
       branch for each, so that nothing is compiled later; results are equal up
       to rounding.
-    shared_prompts: whether rollouts answer the pairs' own prompts, so that
-      both share one row.
     adapters: `state.trainable` is an adapter over `frozen`.
-    max_margin: of chi_po and no other; see `losses.chi_po_loss`.
-    target_margin: of simpo and no other; see `losses.simpo_loss`.
     kl_target: nats a completion, where the on-policy KL is held: the weight is
       then the state's kl_coef, which `losses.adapted_kl_coef` moves after each
-      update by the Rao-Blackwell estimate; the argument says only that there is
-      one. None for a fixed kl_coef.
-    offline_kl_coef: weight of KL(policy || reference) at the states that the
-      pairs' completions visit; in place of kl_coef, which is then 0.
-    max_importance_weight: None where the policy draws the rollouts. Else the
-      reference does, and each counts min(policy / reference, this) times; see
-      `losses.importance_weights` for what is lost.
-
-  Raises:
-    ValueError: for an unknown method or estimator, hypo without kl_coef, or a
-      coefficient that the method doesn't take.
+      update by the Rao-Blackwell estimate; the loss's own says only that there
+      is one. None for a fixed kl_coef.
   """
-  loss = objective.PreferenceLoss(
-    model=model,
-    method=method,
-    beta=beta,
-    kl_coef=kl_coef,
-    sft_coef=sft_coef,
-    label_smoothing=label_smoothing,
-    estimator=estimator,
-    samples_per_prompt=samples_per_prompt,
-    shared_prompts=shared_prompts,
-    max_margin=max_margin,
-    target_margin=target_margin,
-    offline_kl_coef=offline_kl_coef,
-    max_importance_weight=max_importance_weight,
-  )
 
   def train_step(state: TrainState, frozen, batch: PreferenceBatch, rollouts):
     counts = objective.count(batch, rollouts)
@@ -274,7 +226,7 @@ def make_train_step(
         frozen,
         *micro,
         counts,
-        _kl_weight(state, kl_coef, kl_target),
+        _kl_weight(state, kl_target),
       ),
       state.trainable,
       (batch, rollouts),
@@ -288,20 +240,11 @@ def make_train_step(
 
 
 def make_fused_step(
-  model,
+  loss: objective.PreferenceLoss,
   optimizer: optax.GradientTransformation,
   complete: Callable[..., Completions],
   *,
-  method: str = "hypo",
-  beta: float,
-  kl_coef: float,
-  sft_coef: float = 0.0,
-  label_smoothing: float = 0.0,
-  estimator: str = "sequence",
-  samples_per_prompt: int = 1,
   adapters: bool = False,
-  max_margin: float | None = None,
-  target_margin: float | None = None,
   kl_target: float | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics, Rollouts]]:
   """Returns fused_step(state, frozen, batch, keys) -> (state, metrics, drawn).
@@ -312,44 +255,29 @@ def make_fused_step(
   the two calls but for rounding. `state` is donated; keys [B] are one a row.
 
   Args:
-    model: see the module docstring.
+    loss: the objective, and the model.
     optimizer: any optax transformation.
-    complete: of `rollout.make_complete`, with samples_per_prompt rollouts.
-    method: as in `make_train_step`, as are all that follow.
-    beta: the same.
-    kl_coef: the same, > 0.
-    sft_coef: the same.
-    label_smoothing: the same.
-    estimator: the same.
-    samples_per_prompt: the same.
-    adapters: the same.
-    max_margin: the same.
-    target_margin: the same.
-    kl_target: the same.
+    complete: of `rollout.make_complete`, with the loss's samples_per_prompt.
+    adapters: as in `make_train_step`.
+    kl_target: likewise.
 
   Raises:
-    ValueError: for an unknown method or estimator, or without kl_coef.
+    ValueError: for a loss without rollouts, or whose rollouts are not the
+      policy's own on the pairs' prompts.
   """
-  if not kl_coef:
+  if not loss.kl_coef:
     raise ValueError("kl_coef: expected a number > 0 for rollouts, got 0")
-  loss = objective.PreferenceLoss(
-    model=model,
-    method=method,
-    beta=beta,
-    kl_coef=kl_coef,
-    sft_coef=sft_coef,
-    label_smoothing=label_smoothing,
-    estimator=estimator,
-    samples_per_prompt=samples_per_prompt,
-    shared_prompts=True,
-    max_margin=max_margin,
-    target_margin=target_margin,
-  )
+  if not loss.shared_prompts or loss.max_importance_weight is not None:
+    raise ValueError(
+      "loss: expected rollouts of the policy on the pairs' own prompts, got "
+      f"shared_prompts {loss.shared_prompts}, max_importance_weight "
+      f"{loss.max_importance_weight}"
+    )
 
   def fused_step(state: TrainState, frozen, batch: PreferenceBatch, keys):
     def loss_fn(trainable):
       params = policy_params(trainable, frozen, adapters)
-      weight = _kl_weight(state, kl_coef, kl_target)
+      weight = _kl_weight(state, kl_target)
       draw = partial(complete, keys=keys)
       return loss.fused(params, frozen, batch, draw, weight)
 
@@ -362,8 +290,9 @@ def make_fused_step(
   return jax.jit(fused_step, donate_argnums=0)
 
 
-def _kl_weight(state: TrainState, kl_coef: float, kl_target: float | None):
-  return kl_coef if kl_target is None else state.kl_coef
+def _kl_weight(state: TrainState, kl_target: float | None):
+  """What stands in for the loss's kl_coef, where that adapts."""
+  return None if kl_target is None else state.kl_coef
 
 
 def _adapt(state: TrainState, metrics: Metrics, kl_target: float | None):

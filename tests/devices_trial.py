@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from hypo_jax import keys, rollout, sharding, train
+from hypo_jax import keys, objective, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch
 from hypo_jax.models import Model, TransformerConfig, lora
 
@@ -66,13 +66,15 @@ def trial(mesh, *, rank: int = 0) -> dict:
     if rank:
       trained = lora.init(reference, jax.random.key(1), rank=rank, targets=".*")
     state = train.init_state(trained, optimizer, mesh)
-    train_step = train.make_train_step(
+    loss = objective.PreferenceLoss(
       MODEL.with_rows(sharding.row_sharding(mesh)),
-      optimizer,
       beta=0.3,
       kl_coef=0.2,
       estimator="rao_blackwell",
-      micro_batch_size=None,
+    )
+    train_step = train.make_train_step(
+      loss,
+      optimizer,
       buckets=BUCKETS,
       adapters=rank > 0,
     )

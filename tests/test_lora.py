@@ -57,9 +57,8 @@ def rollouts(params):
 
 def step(state, base, batch=BATCH, **settings):
   settings = SETTINGS | {"sft_coef": 0.0} | settings
-  train_step = train.make_train_step(
-    MODEL, optax.sgd(0.1), adapters=True, **settings
-  )
+  loss = objective.PreferenceLoss(MODEL, **settings)
+  train_step = train.make_train_step(loss, optax.sgd(0.1), adapters=True)
   return train_step(
     state, base, batch, rollouts(lora.attach(base, state.trainable))
   )

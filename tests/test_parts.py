@@ -79,11 +79,6 @@ def test_the_head_alone_has_the_gradient_that_it_has_in_the_step(toy_case):
       method="hypo",
       beta=0.1,
       kl_coef=0.5,
-      sft_coef=0.0,
-      label_smoothing=0.0,
-      estimator="sequence",
-      samples_per_prompt=1,
-      shared_prompts=True,
     ).split
 
   def given(params, rows):

@@ -50,11 +50,8 @@ def test_separate_sequences_have_the_loss_and_gradient_of_shared_rows(k):
     method="hypo",
     beta=cases.BETA,
     kl_coef=cases.KL_COEF,
-    sft_coef=0.0,
-    label_smoothing=0.0,
     estimator="rao_blackwell",
     samples_per_prompt=k,
-    shared_prompts=True,
   ).split
   counts = objective.count(batch, rollouts)
 

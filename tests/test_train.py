@@ -87,10 +87,22 @@ ROLLOUTS = ROLLOUT_STEP(
 )
 
 
-def one_step(start=POLICY, rollouts=ROLLOUTS, batch=BATCH, **settings):
+def one_step(
+  start=POLICY,
+  rollouts=ROLLOUTS,
+  batch=BATCH,
+  micro_batch_size=None,
+  buckets=(),
+  **settings,
+):
   """Parameters' change (SGD, rate 1: minus the gradient) and metrics."""
   optimizer = optax.sgd(1.0)
-  step = train.make_train_step(MODEL, optimizer, **SETTINGS | settings)
+  step = train.make_train_step(
+    objective.PreferenceLoss(MODEL, **SETTINGS | settings),
+    optimizer,
+    micro_batch_size=micro_batch_size,
+    buckets=buckets,
+  )
   state = train.init_state(start, optimizer, MESH)
   state, metrics = step(state, REFERENCE, batch, rollouts)
   change = jax.tree.map(lambda x, y: x - y, start, state.trainable)
@@ -262,7 +274,8 @@ def test_the_fused_step_equals_rollouts_then_training(estimator):
   """In rollouts drawn, gradient and metrics."""
   complete = rollout.make_complete(MODEL, **DRAWING)
   settings = SETTINGS | {"estimator": estimator}
-  step = train.make_fused_step(MODEL, optax.sgd(1.0), complete, **settings)
+  loss = objective.PreferenceLoss(MODEL, **settings)
+  step = train.make_fused_step(loss, optax.sgd(1.0), complete)
   state = train.init_state(POLICY, optax.sgd(1.0), MESH)
   row_keys = keys.row_keys(jax.random.key(7), BATCH.row)
   state, metrics, drawn = step(state, REFERENCE, BATCH, row_keys)
@@ -288,7 +301,8 @@ def test_a_step_in_bfloat16_is_close_to_float32(tied):
     model = Model(dataclasses.replace(config, compute_dtype=dtype))
     start = model.init(jax.random.key(1))
     state = train.init_state(start, optax.sgd(1.0), MESH)
-    step = train.make_train_step(model, optax.sgd(1.0), **SETTINGS)
+    loss = objective.PreferenceLoss(model, **SETTINGS)
+    step = train.make_train_step(loss, optax.sgd(1.0))
     reference = model.init(jax.random.key(0))
     state, metrics = step(state, reference, BATCH, ROLLOUTS)
     change = jax.tree.map(jnp.subtract, start, state.trainable)
@@ -383,9 +397,8 @@ def test_methods_take_their_own_pair_loss():
 
 def test_a_kl_target_moves_the_weight_that_the_next_update_takes():
   optimizer = optax.sgd(1.0)
-  step = train.make_train_step(
-    MODEL, optimizer, **SETTINGS | {"kl_coef": 9.0}, kl_target=0.05
-  )
+  loss = objective.PreferenceLoss(MODEL, **SETTINGS | {"kl_coef": 9.0})
+  step = train.make_train_step(loss, optimizer, kl_target=0.05)
   # The state's weight counts, not the argument.
   state = train.init_state(POLICY, optimizer, MESH, kl_coef=0.2)
   state, metrics = step(state, REFERENCE, BATCH, ROLLOUTS)
@@ -399,9 +412,7 @@ def test_a_kl_target_moves_the_weight_that_the_next_update_takes():
   assert not np.isclose(moved, 0.2)
   # The fused schedule does the same.
   complete = rollout.make_complete(MODEL, **DRAWING)
-  step = train.make_fused_step(
-    MODEL, optimizer, complete, **SETTINGS | {"kl_coef": 9.0}, kl_target=0.05
-  )
+  step = train.make_fused_step(loss, optimizer, complete, kl_target=0.05)
   state = train.init_state(POLICY, optimizer, MESH, kl_coef=0.2)
   row_keys = keys.row_keys(jax.random.key(7), BATCH.row)
   state, metrics, _ = step(state, REFERENCE, BATCH, row_keys)

@@ -33,7 +33,7 @@ import optax
 from benchmarks import cases, full_rows, measure
 from benchmarks.scaling import separate
 from benchmarks.scaling.axes import FORMS, Point
-from hypo_jax import models, rollout, sharding, train
+from hypo_jax import models, objective, rollout, sharding, train
 from hypo_jax.batch import PreferenceBatch
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -100,14 +100,14 @@ def make_programs(model: models.Model, point: Point, form: str) -> Programs:
     mesh=mesh,
   )
   if form == "shared":
-    update = train.make_train_step(
+    loss = objective.PreferenceLoss(
       model.with_rows(rows),
-      optimizer,
       beta=cases.BETA,
       kl_coef=cases.KL_COEF,
       estimator=separate.ESTIMATOR,
       samples_per_prompt=point.rollouts,
     )
+    update = train.make_train_step(loss, optimizer)
   else:
     update = separate.make_step(
       model, optimizer, samples_per_prompt=point.rollouts

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hypo_jax import online, sharding, train
+from hypo_jax import objective, online, sharding, train
 from hypo_jax.batch import Rollouts
 from hypo_jax.job.methods import DEFAULTS
 from hypo_jax.job.setup import Job
@@ -44,14 +44,15 @@ def make_step(job: Job, settings: dict[str, Any], optimizer):
   if method == "ppo":
     return online.make_ppo_step(model, optimizer, **common, **own)
   if method == "online_dpo":
-    common = {n: v for n, v in common.items() if n != "kl_target"}
-    names = ("beta", "label_smoothing")
+    names = ("beta", "kl_coef", "label_smoothing")
+    loss = objective.PreferenceLoss(
+      model, method="dpo", **{name: settings[name] for name in names}
+    )
     return train.make_train_step(
-      model,
+      loss,
       optimizer,
-      method="dpo",
-      **common,
-      **{name: settings[name] for name in names},
+      micro_batch_size=settings["micro_batch_size"],
+      adapters=job.adapters,
     )
   return online.make_policy_gradient_step(
     model, optimizer, method=method, samples_per_prompt=k, **common, **own

@@ -89,19 +89,28 @@ def make_train_step(
   """
   if settings["method"] in ONLINE:
     return online.make_step(job, settings, optimizer)
+  return train.make_train_step(
+    _make_loss(job, settings, baseline_over),
+    optimizer,
+    micro_batch_size=settings["micro_batch_size"],
+    buckets=buckets,
+    adapters=job.adapters,
+    kl_target=settings["kl_target"],
+  )
+
+
+def _make_loss(
+  job: Job, settings: dict[str, Any], baseline_over: int | None = None
+) -> objective.PreferenceLoss:
   names = ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
-  names += ("estimator", "micro_batch_size", "max_margin", "target_margin")
-  names += ("kl_target", "offline_kl_coef")
+  names += ("estimator", "max_margin", "target_margin", "offline_kl_coef")
   # None, too, where rollouts are drawn from the policy.
   most = job.config.rollout.max_importance_weight
-  return train.make_train_step(
+  return objective.PreferenceLoss(
     job.model.with_rows(sharding.row_sharding(job.mesh)),
-    optimizer,
     **{name: settings[name] for name in names},
-    buckets=buckets,
     samples_per_prompt=baseline_over or job.config.rollout.samples_per_prompt,
     shared_prompts=not job.config.data.rollout_path,
-    adapters=job.adapters,
     max_importance_weight=most if settings["kl_coef"] else None,
   )
 
@@ -150,16 +159,13 @@ def fuses(job: Job, settings: dict[str, Any]) -> bool:
 
 def make_fused_step(job: Job, settings: dict[str, Any], optimizer):
   """Returns a method's step that draws its rollouts; see `fuses`."""
-  model = job.model.with_rows(sharding.row_sharding(job.mesh))
-  names = ("method", "beta", "kl_coef", "sft_coef", "label_smoothing")
-  names += ("estimator", "max_margin", "target_margin", "kl_target")
+  loss = _make_loss(job, settings)
   return train.make_fused_step(
-    model,
+    loss,
     optimizer,
-    make_complete(job, model),
-    **{name: settings[name] for name in names},
-    samples_per_prompt=job.config.rollout.samples_per_prompt,
+    make_complete(job, loss.model),
     adapters=job.adapters,
+    kl_target=settings["kl_target"],
   )
 
 
