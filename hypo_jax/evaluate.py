@@ -30,9 +30,13 @@ from hypo_jax import (
   sharding,
   statistics,
 )
-from hypo_jax.batch import PreferenceBatch, cut_lengths, pair_rows
+from hypo_jax.batch import (
+  PreferenceBatch,
+  Rollouts,
+  cut_lengths,
+  pair_rows,
+)
 from hypo_jax.data import buckets
-from hypo_jax.rollout import make_rollout_step
 from hypo_jax.statistics import Judged, PolicySamples
 
 Arrays = dict[str, np.ndarray]
@@ -52,11 +56,8 @@ class Completed(NamedTuple):
 
 def make_sampler(
   model,
+  rollout_step: Callable[..., Rollouts],
   *,
-  samples_per_prompt: int,
-  max_new_tokens: int,
-  eos_token_id: int | tuple[int, ...],
-  pad_token_id: int,
   batch_size: int,
   mesh: Mesh,
 ) -> Callable[..., PolicySamples]:
@@ -64,15 +65,13 @@ def make_sampler(
 
   The prompts are numpy [n, P], any n; `key` is folded with the prompt's number.
   Every process gets all samples.
+
+  Args:
+    model: `models.Model`, which scores.
+    rollout_step: of `rollout.make_rollout_step`.
+    batch_size: prompts a call.
+    mesh: the mesh.
   """
-  rollout_step = make_rollout_step(
-    model,
-    samples_per_prompt=samples_per_prompt,
-    max_new_tokens=max_new_tokens,
-    eos_token_id=eos_token_id,
-    pad_token_id=pad_token_id,
-    mesh=mesh,
-  )
   model = model.with_rows(sharding.row_sharding(mesh))
 
   @jax.jit
@@ -106,28 +105,13 @@ def make_sampler(
 
 
 def make_completer(
-  model,
-  *,
-  samples_per_prompt: int,
-  max_new_tokens: int,
-  eos_token_id: int | tuple[int, ...],
-  pad_token_id: int,
-  batch_size: int,
-  mesh: Mesh,
+  rollout_step: Callable[..., Rollouts], *, batch_size: int, mesh: Mesh
 ) -> Callable[..., Completed]:
   """Returns completer(params, prompt_tokens, prompt_mask, key).
 
   It draws what `make_sampler`'s function draws up to its limit, and scores
-  nothing.
+  nothing. Arguments as there.
   """
-  rollout_step = make_rollout_step(
-    model,
-    samples_per_prompt=samples_per_prompt,
-    max_new_tokens=max_new_tokens,
-    eos_token_id=eos_token_id,
-    pad_token_id=pad_token_id,
-    mesh=mesh,
-  )
 
   def completer(params, prompt_tokens, prompt_mask, key):
     def one_batch(tokens, mask, row_keys):

@@ -2,22 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samplers over more prompts than one call takes."""
 
+from functools import partial
+
 import jax
 import numpy as np
 
-from hypo_jax import evaluate, models, sharding
+from hypo_jax import evaluate, models, rollout, sharding
 from tests.test_train import CONFIG
 
 LIMIT, SAMPLES, P = 4, 3, 5
 MODEL = models.Model(CONFIG)
 MESH = sharding.make_mesh()
-COMMON = {
-  "samples_per_prompt": SAMPLES,
-  "eos_token_id": 1,
-  "pad_token_id": 0,
-  "batch_size": len(jax.devices()) * 2,
-  "mesh": MESH,
-}
+COMMON = {"batch_size": len(jax.devices()) * 2, "mesh": MESH}
+draw = partial(
+  rollout.make_rollout_step,
+  MODEL,
+  samples_per_prompt=SAMPLES,
+  eos_token_id=1,
+  pad_token_id=0,
+  mesh=MESH,
+)
 
 
 def test_a_completer_draws_what_a_sampler_scores():
@@ -31,9 +35,11 @@ def test_a_completer_draws_what_a_sampler_scores():
     for i in range(2)
   )
   key = jax.random.key(2)
-  sampler = evaluate.make_sampler(MODEL, max_new_tokens=2 * LIMIT, **COMMON)
+  sampler = evaluate.make_sampler(
+    MODEL, draw(max_new_tokens=2 * LIMIT), **COMMON
+  )
   scored = sampler(policy, reference, tokens, mask, key)
-  completer = evaluate.make_completer(MODEL, max_new_tokens=LIMIT, **COMMON)
+  completer = evaluate.make_completer(draw(max_new_tokens=LIMIT), **COMMON)
   drawn = completer(policy, tokens, mask, key)
   assert scored.tokens.shape == (num_prompts, SAMPLES, 2 * LIMIT)
   assert drawn.tokens.shape == (num_prompts, SAMPLES, LIMIT)

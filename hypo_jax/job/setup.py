@@ -17,7 +17,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from hypo_jax import evaluate, keys, models, rewards, sharding, statistics
+from hypo_jax import (
+  evaluate,
+  keys,
+  models,
+  rewards,
+  rollout,
+  sharding,
+  statistics,
+)
 from hypo_jax.checkpoint import write_json
 from hypo_jax.data import continuations, filters, judges, reviews, tasks
 from hypo_jax.job.methods import of_config
@@ -143,30 +151,28 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
   lengths = (config.data.prompt_length, config.data.completion_length)
   tokens = tasks.Tokens(tokenizer, *lengths)
   size = config.evaluate.batch_size or config.preference.batch_size
+  limit, common = tokens.completion_length, {"batch_size": size, "mesh": mesh}
+  draw = partial(
+    rollout.make_rollout_step,
+    model,
+    eos_token_id=tokenizer.eos_token_id,
+    pad_token_id=tokenizer.pad_token_id,
+    mesh=mesh,
+  )
   samples_per_prompt = {
     "validation": config.evaluate.validation_samples_per_prompt,
     "test": config.evaluate.samples_per_prompt,
   }
-  common = {
-    "eos_token_id": tokenizer.eos_token_id,
-    "pad_token_id": tokenizer.pad_token_id,
-    "batch_size": size,
-    "mesh": mesh,
-  }
   samplers = {
     split: evaluate.make_sampler(
       model,
-      samples_per_prompt=count,
-      max_new_tokens=2 * tokens.completion_length,
+      draw(samples_per_prompt=count, max_new_tokens=2 * limit),
       **common,
     )
     for split, count in samples_per_prompt.items()
   }
   completer = evaluate.make_completer(
-    model,
-    samples_per_prompt=_SAMPLES_A_PAIR,
-    max_new_tokens=tokens.completion_length,
-    **common,
+    draw(samples_per_prompt=_SAMPLES_A_PAIR, max_new_tokens=limit), **common
   )
   return Job(
     config=config,
