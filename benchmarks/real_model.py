@@ -93,8 +93,11 @@ def figures(runs: list[Run]) -> str:
   """Returns versions and tables as Markdown."""
   reports = [run["report"] for run in runs]
   seeds = ", ".join(str(report["seed"]) for report in reports)
-  versions = ", ".join(f"{k} {v}" for k, v in reports[0]["versions"].items())
-  parts = [f"Seeds {seeds}; {versions}.", "", *_table(runs), ""]
+  versions = {
+    ", ".join(f"{k} {v}" for k, v in report["versions"].items()): None
+    for report in reports
+  }
+  parts = [f"Seeds {seeds}; {'; '.join(versions)}.", "", *_table(runs), ""]
   for run in runs:
     if learned := run["measured"].get("reward_model"):
       parts.append(_reward_model(run["report"]["seed"], learned))
@@ -157,7 +160,7 @@ _COLUMNS: dict[str, Callable[[Entry], str]] = {
 def _table(runs: list[Run]) -> list[str]:
   """A row for each policy, checkpoint and seed; empty columns are left out."""
   rows = []
-  for name in runs[0]["report"]["policies"]:
+  for name in dict.fromkeys(n for r in runs for n in r["report"]["policies"]):
     for checkpoint in ("", " best"):
       for run in runs:
         # A best checkpoint that is the final one has no file of its own.

@@ -17,7 +17,7 @@ from absl import logging
 
 from configs import hypo
 from hypo_jax import timing, train
-from hypo_jax.checkpoint import write_json
+from hypo_jax.checkpoint import json_values, write_json
 from hypo_jax.job import (
   batches,
   methods,
@@ -85,7 +85,7 @@ class World:
       if best(history)["win_rate"] - entry["win_rate"] > _FALLEN:
         break
     path.parent.mkdir(exist_ok=True)
-    write_json(path, history)
+    write_json(path, json_values(history))
     print(f"{name}: {describe(history)}", flush=True)
     return history
 

@@ -44,6 +44,7 @@ def get_config() -> ConfigDict:
   config.data.completion_length = 32
   config.data.validation_fraction = 0.05
 
+  config.reward_model.num_steps = 100
   config.sft.num_steps = 40
   config.sft.batch_size = 4
   config.sft.learning_rate = 2e-5

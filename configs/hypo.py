@@ -93,7 +93,7 @@ def get_config() -> ConfigDict:
   config.reward = ""  # judge, model (trained on the pairs) or module:function
   config.reward_retries = 0  # calls after a failed one, before it is fatal
   config.reward_model = ConfigDict()
-  config.reward_model.num_steps = 200
+  config.reward_model.num_steps = 16  # docs/results/reward_steps.md
   config.reward_model.batch_size = 64
   config.reward_model.learning_rate = 1e-3
   config.reward_model.margin = 0.0  # that rewards should differ by

@@ -10,7 +10,8 @@ is run, read off and tested was fixed beforehand: docs/results/study_plan.md.
 
     smoke      2 seeds, 3 methods, untuned
     tuning     nine settings of every method on two seeds; writes `chosen`
-    main       ten other seeds: the table of methods, and that with the judge
+    main       ten other seeds: the table of methods, that with the judge, and
+               the first once more, tuned by its own outcome
     controls   one thing of DPO or HyPO changed, on five of these seeds
     all        tuning, main, controls
 """
@@ -24,7 +25,6 @@ def get_config() -> ConfigDict:
   config = hypo.get_config()
   config.baselines = ConfigDict()
   config.checkpoint.keep = 1
-  config.reward_model.num_steps = 16  # docs/results/reward_steps.md
   config.evaluate.num_prompts = 256
   config.evaluate.samples_per_prompt = 4
   config.evaluate.optimum_samples = 16384  # of each seed's reference

@@ -349,7 +349,7 @@ class Evaluator:
     entry = self.describe(params, split, samples, judged)
     entry["kl_train_prompts"] = None
     if split.train_prompt_rows is not None:
-      train_key = jax.random.fold_in(key, 1)
+      train_key = keys.folded(key, "train prompts")
       on_train = self.sample(params, split.train_prompt_rows, train_key)
       short = on_train.cut(self.completion_length)
       entry["kl_train_prompts"] = float(short.token_kl.sum(-1).mean())

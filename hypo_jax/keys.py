@@ -14,7 +14,15 @@ import jax
 
 def named_key(seed: int, *names: str | int) -> jax.Array:
   """Folds names (by their CRC) and numbers into the key of `seed`."""
-  key = jax.random.key(seed)
+  return folded(jax.random.key(seed), *names)
+
+
+def folded(key: jax.Array, *names: str | int) -> jax.Array:
+  """Folds names (by their CRC) and numbers into a key.
+
+  Where the key is also folded with rows, begin with a name: a small number
+  would be some row's.
+  """
   for name in names:
     number = zlib.crc32(name.encode()) if isinstance(name, str) else name
     key = jax.random.fold_in(key, number)

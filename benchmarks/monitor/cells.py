@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import trial
-from hypo_jax.checkpoint import write_json
+from hypo_jax.checkpoint import json_values, write_json
 from hypo_jax.coverage import monitor
 
 FOLDER = trial.ROOT / "runs" / "monitor"
@@ -88,7 +88,7 @@ def run_cell(world: trial.World, kind: str, path: pathlib.Path) -> None:
     if is_gone([entry["reward_mean"] for entry in outcome]):
       break
   path.parent.mkdir(exist_ok=True)
-  write_json(path, {"inputs": seen, "outcome": outcome})
+  write_json(path, json_values({"inputs": seen, "outcome": outcome}))
   print(
     f"seed {world.job.config.seed}, {kind}: collapse at "
     f"{collapse_step(outcome)}, KL {seen[-1]['kl_rao_blackwell']:.2f} at step "

@@ -112,7 +112,9 @@ def _judged(runs: Sequence[Run]) -> list[str]:
       continue
     found = rules.score(own)
     outcomes = [w.outcome for w in own]
-    passing = [w for w in own if w.run.collapse and not w.run.lasting]
+    passing = [
+      w for w in own if w.run.collapse is not None and not w.run.lasting
+    ]
     row = [kind, len(own), found.collapsed, len(passing)]
     row += [outcomes.count(o) for o in ("in time", "late", "missed", "false")]
     row += [_spread(found.leads), _spread(found.lead_steps)]

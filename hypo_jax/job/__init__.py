@@ -56,9 +56,7 @@ def _run(job: Job) -> dict[str, Any]:
     )
   if job.config.reward:
     with job.clock("rewards"):
-      prompts = job.task.prompts.get("rollout") or [
-        record["prompt"] for record in pairs["train"]
-      ]
+      prompts = rewards.rollout_prompts(job, pairs)
       rewards_of = rewards.make_rewards(job, reference, tables, prompts)
   histories = {}
   for name, settings in job.methods.items():

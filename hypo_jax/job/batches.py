@@ -105,15 +105,29 @@ def of_pairs(
   return Batches(found[0], found[-1], chosen, visited)
 
 
+def visited_rows(
+  job: Job, stage: str, num_rows: int, settings: Any
+) -> np.ndarray:
+  """Returns the numbers of the rows that some step comes to, ascending.
+
+  Args:
+    job: the job.
+    stage: "sft", "preference" or "rollout".
+    num_rows: of the table.
+    settings: have num_steps and batch_size.
+  """
+  size, num_steps = settings["batch_size"], settings["num_steps"]
+  if size * num_steps >= num_rows:
+    return np.arange(num_rows)
+  rows_at = pipeline.make_order(
+    num_rows, batch_size=size, seed=job.config.seed, stage=stage
+  )
+  return np.unique([rows_at(step) for step in range(num_steps)])
+
+
 def _visited(job: Job, stage: str, rows: Arrays, settings: Any) -> Arrays:
   """See `Batches`; settings have num_steps and batch_size."""
-  rows_at = pipeline.make_order(
-    len(rows["prompt_mask"]),
-    batch_size=settings["batch_size"],
-    seed=job.config.seed,
-    stage=stage,
-  )
-  row = np.unique([rows_at(step) for step in range(settings["num_steps"])])
+  row = visited_rows(job, stage, len(rows["prompt_mask"]), settings)
   names = ("prompt_tokens", "prompt_mask")
   return {name: rows[name][row] for name in names} | {"row": row}
 

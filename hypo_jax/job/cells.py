@@ -14,7 +14,6 @@ once. There is no page of its own: a study has one for all.
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import json
 import pathlib
 import traceback
@@ -59,6 +58,8 @@ class Start:
     tables: the same as arrays, with the reference's log-probs.
     validation: what measures policies while they train, and on what.
     test: the same for a cell's last and best checkpoint.
+    made: what gives rewards, by the name that a config has for it; made when a
+      cell first asks.
   """
 
   job: Job
@@ -68,27 +69,22 @@ class Start:
   validation: tuple[evaluate.Evaluator, evaluate.Split]
   test: tuple[evaluate.Evaluator, evaluate.Split]
 
-  @functools.cached_property
-  def learned_rewards(self):
-    return self._rewards("model")
-
-  @functools.cached_property
-  def judge_rewards(self):
-    return self._rewards("judge")
-
-  def _rewards(self, name: str):
-    config = self.job.config.copy_and_resolve_references()
-    config.reward = name
-    job = dataclasses.replace(self.job, config=config)
-    prompts = [record["prompt"] for record in self.pairs["train"]]
-    with _locked(job.workdir), job.clock("rewards"):
-      return rewards.make_rewards(job, self.reference, self.tables, prompts)
+  made: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def rewards_of(self, name: str):
-    """Returns what gives rollouts the rewards that a config names."""
-    if name == "model":
-      return self.learned_rewards
-    return self.judge_rewards if name else None
+    """Returns what gives rollouts the rewards that a config names, or None."""
+    if name and name not in self.made:
+      config = self.job.config.copy_and_resolve_references()
+      config.reward = name
+      job = dataclasses.replace(self.job, config=config)
+      with _locked(job.workdir), job.clock("rewards"):
+        self.made[name] = rewards.make_rewards(
+          job,
+          self.reference,
+          self.tables,
+          rewards.rollout_prompts(job, self.pairs),
+        )
+    return self.made.get(name)
 
 
 def begin(

@@ -10,7 +10,8 @@ import numpy as np
 
 from hypo_jax import evaluate
 from hypo_jax.checkpoint import fingerprint
-from hypo_jax.data import labels, pipeline, review_pairs, tasks
+from hypo_jax.data import labels, review_pairs, tasks
+from hypo_jax.job import batches
 from hypo_jax.job.reference_cache import ReferenceCache, digest, fill
 from hypo_jax.job.setup import Job
 
@@ -70,7 +71,7 @@ def _sample_turn(
 ) -> tasks.Records:
   """Returns the pairs of one turn, at most `wanted`."""
   rows = job.tokens.prompts(prompts)
-  key = job.key("pairs", split, *([turn] if turn else []))
+  key = job.key("pairs", split, *(["turn", turn] if turn else []))
   samples = job.completer(
     reference, rows["prompt_tokens"], rows["prompt_mask"], key
   )
@@ -164,17 +165,8 @@ def _parts(
 
 def _visited_rows(job: Job, num_rows: int) -> np.ndarray:
   """Returns the numbers of the training pairs that some step comes to."""
-  visited: set[int] = set()
-  for settings in job.methods.values():
-    size, num_steps = settings["batch_size"], settings["num_steps"]
-    if size * num_steps >= num_rows:
-      return np.arange(num_rows)
-    rows_at = pipeline.make_order(
-      num_rows,
-      batch_size=size,
-      seed=job.config.seed,
-      stage="preference",
-    )
-    for step in range(num_steps):
-      visited.update(rows_at(step).tolist())
-  return np.array(sorted(visited))
+  of_methods = [
+    batches.visited_rows(job, "preference", num_rows, settings)
+    for settings in job.methods.values()
+  ]
+  return np.unique(np.concatenate(of_methods))

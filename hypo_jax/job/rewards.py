@@ -21,7 +21,7 @@ from hypo_jax import (
 )
 from hypo_jax.batch import PreferenceBatch, Rollouts
 from hypo_jax.checkpoint import Checkpoints, fingerprint, write_json
-from hypo_jax.data import pipeline
+from hypo_jax.data import pipeline, tasks
 from hypo_jax.job import online, steps, training
 from hypo_jax.job.setup import Job
 
@@ -44,6 +44,12 @@ def check(job: Job) -> None:
       "job has one reward model, got "
       f"{job.config.evaluate.reward_model_share}"
     )
+
+
+def rollout_prompts(job: Job, pairs: dict[str, tasks.Records]) -> list[Any]:
+  """Returns the prompts that rollouts answer, for who judges them as texts."""
+  own = job.task.prompts.get("rollout")
+  return own or [record["prompt"] for record in pairs["train"]]
 
 
 def make_rewards(
@@ -227,7 +233,7 @@ def _measured(job: Job, model, trainable, reference, tables: Tables) -> Any:
     scored = scorer(params, pairs)[pairs["pair_mask"]]
     margins[split] = scored[:, 0] - scored[:, 1]
     result[split] = statistics.reliability(margins[split])
-  # Neither split chose anything of this model.
+  # Nothing of this run's model was chosen by either split.
   held_out = statistics.reliability(np.concatenate([*margins.values()]))
   result["held_out"] = held_out
   job.say(

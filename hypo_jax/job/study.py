@@ -52,19 +52,23 @@ def _alone(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _run_study(config: Any, workdir: pathlib.Path) -> list[str]:
-  study = config.study
-  if study.subset == "all":
-    _run_rows(config, workdir, _rows(config, "tuning"))
-    _choose(config, workdir)
-  rows = _rows(config, study.subset)
+  subset = config.study.subset
+  if subset == "all" and (failed := _run_subset(config, workdir, "tuning")):
+    return failed
+  return _run_subset(config, workdir, subset)
+
+
+def _run_subset(config: Any, workdir: pathlib.Path, subset: str) -> list[str]:
+  rows = _rows(config, subset)
   failed = _run_rows(config, workdir, rows)
   results = _read(workdir, rows)
+  study = config.study
   folder = pathlib.Path(study.results) if study.results else workdir
   optima = _optima(workdir, rows)
-  path = page.write(folder, study.subset, rows, results, optima, failed)
+  path = page.write(folder, subset, rows, results, optima, failed)
   print(f"page: {path}")
-  if study.subset == "tuning" and not failed:
-    _choose(config, workdir)
+  if subset == "tuning" and not failed:
+    _choose(config, results)
   return list(failed.values())
 
 
@@ -109,23 +113,24 @@ def _optima(
   return found
 
 
-def _choose(config: Any, workdir: pathlib.Path) -> None:
+def _choose(
+  config: Any, results: dict[tuple[int, str], dict[str, Any]]
+) -> None:
   """Writes the chosen settings, once every setting of every method is tried.
 
+  Args:
+    config: the study's.
+    results: of all cells of tuning.
+
   Raises:
-    ValueError: where a cell is missing, or the file says otherwise.
+    ValueError: where the file says otherwise.
   """
   rows = _rows(config, "tuning")
-  results = _read(workdir, rows)
   chosen: dict[str, Any] = {rule: {} for rule in plan.RULES}
   for name in methods.METHODS:
     grid = methods.grid(name)
     histories = {
-      row.cell: [
-        results[seed, row.cell]["history"]
-        for seed in row.seeds
-        if (seed, row.cell) in results
-      ]
+      row.cell: [results[seed, row.cell]["history"] for seed in row.seeds]
       for row in rows
       if row.cell in grid
     }

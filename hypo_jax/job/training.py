@@ -210,6 +210,7 @@ def train_method(
   whole = steps.fuses(job, settings) or settings["method"] in ONLINE
   stage = batches.of_pairs(job, settings, tables["train"], cut=not whole)
   job.say(f"{name}: {stage.buckets}")
+  _check_scored(job, settings, tables["train"])
   fused_step = None
   if steps.fuses(job, settings):
     fused_step = steps.make_fused_step(job, settings, optimizer)
@@ -274,6 +275,21 @@ def train_method(
     f"{name}: {diagnostics.coverage_verdict(history)['coverage_verdict']}"
   )
   return history
+
+
+def _check_scored(
+  job: Job, settings: dict[str, Any], table: dict[str, np.ndarray]
+) -> None:
+  """Raises ValueError where a step comes to a pair that was not scored."""
+  count = len(table["pair_mask"])
+  rows = batches.visited_rows(job, "preference", count, settings)
+  for name in ("ref_chosen_log_probs", "ref_rejected_log_probs"):
+    missing = rows[np.isnan(table[name][rows])]
+    if len(missing):
+      raise ValueError(
+        f"{name}: expected the reference's log-prob of every pair that a step "
+        f"comes to, got none of {len(missing)}, the first in row {missing[0]}"
+      )
 
 
 def _proxy(rewards_of: online.Rewards, split, samples) -> dict[str, float]:

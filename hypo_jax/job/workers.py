@@ -8,6 +8,7 @@ error is kept in the cell's folder, a process that died costs the cell that it
 was at. Workers end when their parent is gone.
 """
 
+import math
 import multiprocessing
 import os
 import pathlib
@@ -63,15 +64,20 @@ def run(
 
 
 def chunks(settings: Mapping[tuple[int, str], Settings]) -> list[Chunk]:
-  """Returns the cells by seed and start, at most eight to a chunk."""
+  """Returns the cells by seed and start, at most eight to a chunk.
+
+  The next start's first chunk goes before a start's later ones, so that workers
+  make several starts side by side, where they would wait for one.
+  """
   groups: dict[tuple[int, str], list[str]] = {}
   for (seed, name), values in settings.items():
     groups.setdefault((seed, plan.start_of(values)), []).append(name)
-  return [
-    Chunk(*group, tuple(names[i : i + _CHUNK]))
-    for group, names in groups.items()
-    for i in range(0, len(names), _CHUNK)
+  found = [
+    (at + i, i, Chunk(*group, tuple(names[i * _CHUNK : (i + 1) * _CHUNK])))
+    for at, (group, names) in enumerate(groups.items())
+    for i in range(math.ceil(len(names) / _CHUNK))
   ]
+  return [chunk for *_, chunk in sorted(found, key=lambda item: item[:2])]
 
 
 class _Pool:
@@ -149,7 +155,10 @@ class _Pool:
     return self._workdir / str(seed) / name
 
   def _blame(self, chunk: Chunk, code: int) -> tuple[str, ...]:
-    """Marks the cell at which a process died; returns those after it."""
+    """Marks the cell at which a process died; returns those after it.
+
+    A worker that somebody else told to stop has saved, and left its cell whole.
+    """
     left = [
       name
       for name in chunk.names
@@ -158,6 +167,8 @@ class _Pool:
         for file in (cells.DONE, cells.FAILED)
       )
     ]
+    if code == _STOPPED:
+      return tuple(left)
     if left:
       folder = self._folder(chunk.seed, left[0])
       folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ class Estimate(NamedTuple):
 
   Attributes:
     mean: None without a value.
-    low: of the confidence interval; None with fewer than two values.
+    low: of the 95% interval; None with fewer than two values.
     high: likewise.
     p: two-sided, of the mean being 0; None likewise.
     count: of values.
@@ -33,12 +33,11 @@ class Estimate(NamedTuple):
   count: int
 
 
-def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
-  """Returns the mean with Student's t interval and test.
+def estimate(values: Sequence[float]) -> Estimate:
+  """Returns the mean with Student's 95% t interval and test.
 
   Args:
     values: one a seed, finite.
-    confidence: of the interval, in (0, 1).
 
   Raises:
     ValueError: for a value that is not finite.
@@ -55,7 +54,7 @@ def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
     )
   mean = float(values.mean())
   stderr = float(values.std(ddof=1) / np.sqrt(count))
-  half = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * stderr
+  half = float(stats.t.ppf(0.975, count - 1)) * stderr
   if stderr:
     p = float(2 * stats.t.sf(abs(mean) / stderr, count - 1))
   else:

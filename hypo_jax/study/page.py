@@ -28,8 +28,8 @@ _FRONTIER = (
   "Mean over seeds with the 95% t interval, on validation prompts. The "
   "frontier at a KL is the win rate of the best evaluation up to it, chosen on "
   "half of the prompts and read off the other half (its KL is that of all); "
-  "`area` is its mean over KL 0 to 4 nats. A field is empty where a seed's run "
-  "diverged before it."
+  "`area` is its mean over KL 0 to 4 nats. A run that diverged is read as far "
+  "as it went."
 )
 _DIFFERENCES = (
   "Paired by seed: mean, 95% t interval, p, and Holm's p over the rows, each "
@@ -49,7 +49,9 @@ _CONTROLS = (
   "`area` is the frontier's: the best evaluation up to "
   "each KL, mean over KL 0 to 4 nats, chosen and read on different prompts. "
   "Differences to HyPO are paired by seed, with the uncorrected 95% t "
-  "interval; checkpoints are measured on test prompts: win rate at its KL."
+  "interval; checkpoints are measured on test prompts: win rate at its KL. The "
+  "best by held-out pair loss, DPO's at the row's beta, is what early stopping "
+  "by it leaves."
 )
 
 
@@ -104,7 +106,12 @@ def _compared(
     return {}
   return {
     # Of the judge's table, too: HyPO, with pairs alone, on the same seeds.
-    title: scores.compare(group, results, plan.main_row(rows, title).cell)
+    title: scores.compare(
+      group,
+      results,
+      plan.main_row(rows, title).cell,
+      correct=title in _METHODS,
+    )
     for title, group in found.items()
   }
 
@@ -119,14 +126,22 @@ def _figures(compared: Mapping[str, list[scores.Line]]) -> dict[str, Any]:
         "scores": {str(seed): found for seed, found in line.scores.items()},
         "missing": list(line.missing),
         "differences": {
-          outcome: found._asdict() | {"holm": line.adjusted.get(outcome)}
-          for outcome, found in (line.differences or {}).items()
+          outcome: _difference(line, outcome)
+          for outcome in line.differences or {}
         },
       }
       for line in lines
     }
     for title, lines in compared.items()
   }
+
+
+def _difference(line: scores.Line, outcome: str) -> dict[str, Any]:
+  """Returns an estimate, with Holm's p; neither p where a seed is missing."""
+  found = line.differences[outcome]._asdict()
+  if line.missing:
+    found["p"] = None
+  return found | {"holm": line.adjusted.get(outcome)}
 
 
 def _text(
@@ -157,7 +172,8 @@ def _text(
       parts += [
         f"J = reward − {plan.OPTIMUM_BETA} KL of the last checkpoint, test "
         "prompts; J* from the reference's completions of the same prompts. At "
-        "least 0.7 of the way was expected of RLOO, PPO and GRPO.\n",
+        "least 0.7 of the way was expected of RLOO, PPO and GRPO; no verdict "
+        "where a seed is missing or diverged.\n",
         tables.recovered(group, results, optima),
         tables.optimum({s: optima[s] for s in group[0].seeds if s in optima}),
       ]
@@ -178,7 +194,8 @@ def _of_methods(lines: list[scores.Line], results: Results) -> list[str]:
     _CROSSING + "\n",
     tables.win_rates(lines),
     tables.differences(lines),
-    "Checkpoints on test prompts, mean over seeds:\n",
+    "Checkpoints on test prompts, mean over seeds (the pair loss is DPO's, at "
+    "the row's beta; empty where a seed diverged):\n",
     tables.tested(lines),
     "What a cell took, a learned reward's fitting included. Tokens trained "
     "count padding and epochs; labels are pairs labelled, or completions "

@@ -103,7 +103,7 @@ def make_rows(
       for m in METHODS
       for name, settings in methods.grid(m).items()
     ]
-  if subset == "tuning" or (subset == "all" and chosen is None):
+  if subset == "tuning":
     return rows
   _check_chosen(chosen)
   if subset in ("main", "all"):
@@ -191,7 +191,8 @@ def _controls(
   for factor in (1, 3, 10, 30):
     value = {"preference.offline_kl_coef": weight * factor}
     cell = f"offline_kl-{factor}"
-    add(table, f"DPO + offline KL, weight x {factor}", cell, bare | value)
+    label = f"DPO (HyPO's rate and beta) + offline KL, weight x {factor}"
+    add(table, label, cell, bare | value)
   table = "Rollouts drawn once, from the reference"
   once = {"rollout.source": "reference", "rollout.max_importance_weight": 10.0}
   for factor in (1, 3, 10):
@@ -214,9 +215,11 @@ def _controls(
     label, cell = METHODS[name].title, f"{name}-optimum"
     value = dict(chosen[name]) | {"preference.kl_coef": OPTIMUM_BETA}
     add(OPTIMUM_TABLE, label, cell, value)
-  even = {"online.scale_by_std": False, "online.scale_by_length": False}
-  label, cell = f"{label}, without scaling", f"{cell}-unscaled"
-  add(OPTIMUM_TABLE, label, cell, value | even)
+  # Divided by its deviation, a reward has another beta beside it.
+  label = f"{METHODS['grpo_judge'].title}, without scaling"
+  value = dict(chosen["grpo_judge"]) | {"preference.kl_coef": OPTIMUM_BETA}
+  value |= {"online.scale_by_std": False, "online.scale_by_length": False}
+  add(OPTIMUM_TABLE, label, "grpo_judge-optimum-unscaled", value)
   return _shared(found, chosen, seeds)
 
 

@@ -9,6 +9,7 @@ fields at the first crossing.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,10 @@ _READINGS = {
   "reward_mean": "Read where a method first reaches each KL. The higher curve "
   "is the better method there.",
 }
+_OPTIMUM_READING = (
+  " The optimum is of the test prompts, methods are measured on validation "
+  "prompts."
+)
 _KL = "KL to the reference, nats"
 _INCH = 2.5  # of a panel's height
 _DASHES = (0, (4, 2))
@@ -136,7 +141,7 @@ def frontiers(
   return _panels(
     name,
     f"{_LABELS[field].capitalize()} at equal KL",
-    _READINGS[field],
+    _READINGS[field] + ("" if best is None else _OPTIMUM_READING),
     {row.label: fill(row) for row in rows[1:]},
     handles,
   )
@@ -169,23 +174,20 @@ def proxy(
 
   read = curves.at_equal_kl if by == "kl" else curves.by_step
 
-  def gained(mean: Mean | None, unit: float = 1.0) -> Mean | None:
-    if mean is None:
-      return None
-    start = mean.y[0]
-    return Mean(mean.x, *((v - start) / unit for v in mean[1:]))
-
+  read = partial(read, results=results, gained=True)
   best = None
   if by == "kl":
-    best = gained(curves.of_optimum(optima, rows[0].seeds, "reward"))
+    best = curves.of_optimum(optima, rows[0].seeds, "reward", gained=True)
 
   def fill(row: Row) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
       style_axes(axes, _KL if by == "kl" else "step", "reward gained")
       draw_mean(axes, best, "reference", linestyle=_DASHES)
-      learned = read(row, results, field)
-      draw_mean(axes, gained(learned, _NATS_PER_REWARD), "dpo")
-      draw_mean(axes, gained(read(row, results, "reward_mean")), "hypo")
+      learned = read(row, field=field)
+      if learned is not None:
+        in_points = (v / _NATS_PER_REWARD for v in learned[1:])
+        draw_mean(axes, Mean(learned.x, *in_points), "dpo")
+      draw_mean(axes, read(row, field="reward_mean"), "hypo")
 
     return draw
 
@@ -235,17 +237,17 @@ def controls(
   return _panels(
     "controls",
     "Controls: reward at equal KL",
-    _READINGS["reward_mean"],
+    _READINGS["reward_mean"] + ("" if best is None else _OPTIMUM_READING),
     {title: fill(rows) for title, rows in tables.items()},
     [
       marker("hypo", main.label, marker=""),
-      _optimum_marker(),
+      *([] if best is None else [_optimum_marker()]),
     ],
     columns=2,
   )
 
 
-def epochs(rows: Sequence[Row], results: Results) -> Plot | None:
+def epochs(rows: Sequence[Row], results: Results) -> Plot:
   """Win rate and share of invalid completions over epochs, by pairs."""
   counts = {r.cell: r.settings.get("data.num_pairs", 512) for r in rows}
   styles = dict(zip(counts, _COLOURS, strict=False))

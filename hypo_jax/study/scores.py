@@ -30,8 +30,9 @@ def curve(
     history: a cell's evaluations on validation prompts, from step 0.
     field: "win_rate", "wins" (by prompt), "reward_mean" or another.
 
-  At step 0 the policy is the reference: its KL is 0, and its win rate against
-  itself 0.5, which need not be estimated. A curve ends where training diverged,
+  At step 0, and wherever the KL is exactly 0 (the first update of a warm-up has
+  rate 0), the policy is the reference: its win rate against itself is 0.5, and
+  need not be estimated. A curve ends where training diverged,
   before the first evaluation whose KL or field is not a number (None).
   """
   diverged = [None in (e["kl_rao_blackwell"], e[field]) for e in history]
@@ -41,7 +42,7 @@ def curve(
   values = np.array([entry[field] for entry in history], np.float64)
   kl[0] = 0.0
   if field in ("win_rate", "wins"):
-    values[0] = 0.5
+    values[kl == 0] = 0.5
   return kl, values
 
 
@@ -54,8 +55,8 @@ def score(result: Mapping[str, Any]) -> dict[str, float]:
   Returns:
     OUTCOMES, win rates by first crossing; the same with "selected_" before
     them; "largest_kl"; "evaluations_1" and "evaluations_4", how many have a KL
-    of at most that, the reference's own left out; and, where the cell was
-    tested, "win_rate", "kl", "invalid_rate" and "reward" of its "last_",
+    of at most that, those of the reference itself left out; and, where the cell
+    was tested, "win_rate", "kl", "invalid_rate" and "reward" of its "last_",
     "best_" and "best_pair_loss_" checkpoint, those that are numbers.
   """
   history = result["history"]
@@ -69,7 +70,7 @@ def score(result: Mapping[str, Any]) -> dict[str, float]:
     found[f"selected_kl_{level:g}"] = selected
   found["largest_kl"] = frontier.largest_kl(kl)
   for level in (LEVELS[0], LEVELS[-1]):
-    found[f"evaluations_{level:g}"] = float(np.sum(kl[1:] <= level))
+    found[f"evaluations_{level:g}"] = float(np.sum((kl > 0) & (kl <= level)))
   for which, entry in result["test"].items():
     found |= {
       f"{which}_win_rate": entry["win_rate"],
@@ -103,7 +104,11 @@ class Line(NamedTuple):
 
 
 def compare(
-  rows: Sequence[Row], results: Results, main: str | None
+  rows: Sequence[Row],
+  results: Results,
+  main: str | None,
+  *,
+  correct: bool = True,
 ) -> list[Line]:
   """Returns a line a row, each held against the cell `main`.
 
@@ -111,6 +116,7 @@ def compare(
     rows: of one table.
     results: of all cells that are done.
     main: name of the cell; it need not be a row. None compares nothing.
+    correct: give Holm's p.
   """
   by_seed = [
     {
@@ -139,7 +145,7 @@ def compare(
       for name in _names([*scores.values()])
     }
     lines.append(Line(row, scores, missing, values, differences, {}))
-  return _adjusted(lines, mine)
+  return _adjusted(lines, mine) if correct else lines
 
 
 def _names(found: list[dict[str, float]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hypo_jax import optimum as optimum_lib
 from hypo_jax.report.formatting import number, percent, whole
 from hypo_jax.study import inference, methods, tuning
 from hypo_jax.study.inference import Estimate
@@ -193,13 +194,16 @@ def recovered(
       if None in (reward, kl):  # It diverged.
         continue
       value = reward - best["beta"] * kl
+      start, goal = best["reference"], best["value"]
+      share = optimum_lib.recovered(value, start, optimum=goal)
+      if share is None:  # Nothing is to be gained.
+        continue
       values.append(value)
-      gain = best["value"] - best["reference"]
-      shares.append((value - best["reference"]) / gain)
-      errors.append(abs(shares[-1]) * best["value_stderr"] / gain)
+      shares.append(share)
+      errors.append(abs(share) * best["value_stderr"] / (goal - start))
     share = inference.estimate(shares)
     reached = ""
-    if share.mean is not None:
+    if len(shares) == len(row.seeds):
       reached = "yes" if share.mean >= _SHARE else "**no**"
     table.append(
       [
