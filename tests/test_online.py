@@ -199,41 +199,92 @@ def test_a_setting_of_the_other_method_is_refused():
 # PPO.
 
 
-def test_an_unclipped_ppo_step_is_the_policy_gradient_of_token_rewards():
+def ppo_by_hand(
+  *, discount=1.0, whiten_rewards=False, whiten_advantages=False, clips=None
+):
+  """Returns loss(trainable) over ROLLOUTS as they were drawn.
+
+  clips: of policy and value; None for neither.
+  """
   rows, mask = ROLLOUTS.rows, flat(ROLLOUTS.rows.slot_mask)
-  head = WITH_HEAD["value_head"]
-  values = flat(scalar_head.apply(head, MODEL.row_hidden(POLICY, rows)))
+
+  def scored(trainable):
+    hidden = MODEL.row_hidden(trainable["policy"], rows)
+    log_probs = flat(objective.score_rows(MODEL, trainable["policy"], rows))
+    return log_probs, flat(scalar_head.apply(trainable["value_head"], hidden))
+
+  drawn, old_values = scored(WITH_HEAD)
   rewards = ppo.token_rewards(
     REWARDS.reshape(-1),
-    flat(objective.score_rows(MODEL, POLICY, rows)),
+    drawn,
     flat(objective.score_rows(MODEL, REFERENCE, rows)),
     mask,
     kl_coef=0.3,
   )
+  if whiten_rewards:
+    rewards = ppo.whiten(rewards, mask, shift_mean=False)
   advantages, returns = ppo.gae(
-    rewards, values, mask, discount=1.0, gae_lambda=0.95
+    rewards, old_values, mask, discount=discount, gae_lambda=0.95
   )
+  if whiten_advantages:
+    advantages = ppo.whiten(advantages, mask)
 
   def loss(trainable):
-    hidden = MODEL.row_hidden(trainable["policy"], rows)
-    scored = flat(objective.score_rows(MODEL, trainable["policy"], rows))
-    values = flat(scalar_head.apply(trainable["value_head"], hidden))
-    value_loss = 0.5 * jnp.where(mask, values - returns, 0.0) ** 2
-    policy_loss = -jnp.where(mask, scored * advantages, 0.0)
-    return (policy_loss.sum() + 0.1 * value_loss.sum()) / mask.sum()
+    log_probs, values = scored(trainable)
+    ratio = jnp.exp(log_probs - drawn)
+    policy, value = -advantages * ratio, (values - returns) ** 2
+    if clips is not None:
+      near = jnp.clip(ratio, 1 - clips[0], 1 + clips[0])
+      policy = jnp.maximum(policy, -advantages * near)
+      near = old_values + jnp.clip(values - old_values, -clips[1], clips[1])
+      value = jnp.maximum(value, (near - returns) ** 2)
+    total = jnp.where(mask, policy + 0.1 * 0.5 * value, 0.0).sum()
+    return total / mask.sum()
 
-  expected = jax.grad(loss)(WITH_HEAD)
-  gradient, state, metrics = proximal(whiten_advantages=False)
+  return loss
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+@pytest.mark.parametrize(
+  "whitened", [(), ("rewards",), ("advantages",), ("rewards", "advantages")]
+)
+def test_the_first_ppo_update_is_the_policy_gradient_of_token_rewards(
+  whitened, discount
+):
+  settings = {
+    f"whiten_{name}": name in whitened for name in ("rewards", "advantages")
+  }
+  settings["discount"] = discount
+  expected = jax.grad(ppo_by_hand(**settings))(WITH_HEAD)
+  gradient, state, metrics = proximal(**settings)
   assert_trees_close(gradient, expected, atol=2e-6)
   assert int(state.step) == 1 and metrics["clipped"] == 0
-  small, _, small_metrics = proximal(
-    whiten_advantages=False, micro_batch_size=2
-  )
+  small, _, small_metrics = proximal(**settings, micro_batch_size=2)
   assert_trees_close(small, expected, atol=2e-6)
   for name, value in metrics.items():
     np.testing.assert_allclose(
       small_metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name
     )
+
+
+def test_the_second_update_clips_policy_and_value_each_by_its_own_range():
+  clips, rate = (0.02, 0.3), 0.5
+  gradient_fn = jax.grad(ppo_by_hand(clips=clips))
+
+  def moved(trainable):
+    gradient = gradient_fn(trainable)
+    return jax.tree.map(lambda x, g: x - rate * g, trainable, gradient)
+
+  expected = jax.tree.map(jnp.subtract, WITH_HEAD, moved(moved(WITH_HEAD)))
+  settings = {"epochs": 2, "whiten_advantages": False}
+  settings |= {"clip_range": clips[0], "value_clip_range": clips[1]}
+  change, _, metrics = proximal(rate=rate, **settings)
+  assert_trees_close(change, expected, atol=5e-6)
+  assert metrics["clipped"] > 0 and metrics["value_clipped"] > 0
+  swapped = {"clip_range": clips[1], "value_clip_range": clips[0]}
+  other, _, _ = proximal(rate=rate, **settings | swapped)
+  gaps = jax.tree.map(lambda x, y: np.abs(x - y).max(), other, change)
+  assert max(jax.tree.leaves(gaps)) > 1e-4
 
 
 def test_epochs_of_minibatches_update_often_and_clip():
