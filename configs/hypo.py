@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
   config.preference.offline_kl_coef = 0.0
   config.preference.estimator = "rao_blackwell"  # or "sequence", the paper's
   config.preference.label_smoothing = 0.0
-  config.preference.max_margin = placeholder(float)  # chi_po only: 2 R_max
+  config.preference.max_margin = placeholder(float)  # chi_po only: its clip
   config.preference.target_margin = placeholder(float)  # simpo only: gamma
 
   # kl_coef adapts so that the KL on rollouts, in nats, stays here.

@@ -60,5 +60,4 @@ def get_config() -> ConfigDict:
   config.evaluate.num_validation_prompts = 32
   config.evaluate.samples_per_prompt = 2
   config.evaluate.validation_samples_per_prompt = 4
-  config.evaluate.optimum_samples = 0
   return config

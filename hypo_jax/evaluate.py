@@ -237,7 +237,9 @@ def _by_length(
   return groups
 
 
-def judge_samples(judge, tokenizer, prompts, samples: PolicySamples) -> Judged:
+def judge_samples(
+  judge, tokenizer, prompts, samples: PolicySamples | Completed
+) -> Judged:
   """Judges completions as text, on process 0; every process gets the result.
 
   Args:

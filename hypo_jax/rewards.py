@@ -67,8 +67,9 @@ def call(
     float32 [N].
 
   Raises:
-    ValueError: when every call failed. The first row that fails by itself is
-      named with its texts; it is found with log2(N) + 1 further calls.
+    ValueError: when every call failed, with what came back. The first row that
+      fails by itself is named with its texts, and with its own failure where
+      that is another; it is found with about log2(N) further calls.
   """
   prompts, completions = list(prompts), list(completions)
   for _ in range(retries + 1):
@@ -79,14 +80,15 @@ def call(
   row = _failing_row(function, prompts, completions)
   where = "and no row fails by itself"
   if row is not None:
-    try:
-      _checked(function, prompts[row : row + 1], completions[row : row + 1])
-    except Exception as error:
-      failure = error
     where = (
       f"in row {row} (prompt {_shown(prompts[row])}, completion "
       f"{_shown(completions[row])})"
     )
+    try:
+      _checked(function, prompts[row : row + 1], completions[row : row + 1])
+    except Exception as error:
+      if _described(error) != _described(failure):
+        where = f"and {_described(error)} asked alone, {where}"
   name = getattr(function, "__name__", repr(function))
   calls = f"{retries + 1} call{'s' if retries else ''}"
   raise ValueError(

@@ -73,6 +73,16 @@ def test_a_value_takes_the_defaults_place_even_if_it_is_false():
       {"kl_target": -1.0},
       "preference.kl_target: expected a",
     ),
+    (
+      "hypo",
+      {"label_smoothing": 0.7},
+      r"preference.label_smoothing: expected a number in \[0, 0.5\) for",
+    ),
+    (
+      "chi_po",
+      {"kl_coef": 0.0, "max_margin": -1.0},
+      "preference.max_margin: expected a number > 0 for 'chi_po', got -1.0",
+    ),
   ],
 )
 def test_what_a_method_has_no_use_for_is_refused(method, overrides, message):
@@ -231,6 +241,11 @@ FROM_REFERENCE = {"source": "reference", "max_importance_weight": 10.0}
       "preference.kl_target: expected no value .* got 3.0 for hypo",
     ),
     (
+      {"every_steps": 16},
+      {"kl_target": 3.0},
+      "rollout.every_steps: expected 1 for hypo, whose kl_coef adapts .* 16",
+    ),
+    (
       {},
       {"estimator": "leave_one_out"},
       "rollout.samples_per_prompt: expected at least 2 for "
@@ -256,6 +271,8 @@ def test_rollouts_that_serve_are_let_through():
     lambda c: c.update(reward="", rollout=two),
     estimator="leave_one_out",
   )
+  # PPO reads no estimator of HyPO's.
+  check("ppo", lambda c: None, estimator="leave_one_out")
   # Nothing is drawn, so nothing is compared.
   check(
     "dpo", lambda c: c.update(reward=""), estimator="leave_one_out", kl_coef=0.0

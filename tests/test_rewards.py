@@ -58,7 +58,7 @@ def test_rewards_come_in_the_order_of_the_rows():
     (raises, "ZeroDivisionError: division by zero"),
     (not_a_number, "nan"),
     (no_float, "what is no array of floats"),
-    (one_too_few, r"shape \(0,\)"),
+    (one_too_few, r"shape \(6,\), and shape \(0,\)"),
   ],
 )
 def test_a_failure_names_its_row(how, what, row):

@@ -74,6 +74,6 @@ def _run(job: Job) -> dict[str, Any]:
   with job.clock("test"):
     evaluator, split = make_evaluator(job, reference, tables, "test", learned)
     measured = measure_all(job, reference, tables, histories, evaluator, split)
-    optimum = measure_optimum(job, reference, evaluator, split)
+    optimum = measure_optimum(job, reference, split)
   with job.clock("report"):
     return write_report(job, measured, histories, optimum)

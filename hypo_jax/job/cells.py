@@ -134,7 +134,7 @@ def _begin(job: Job, reference: Any, optimum: bool) -> Start:
   if optimum:
     (job.workdir / "evaluations").mkdir(exist_ok=True)
     with job.clock("optimum"):
-      measure_optimum(_pricing(job), reference, *measures[1])
+      measure_optimum(_pricing(job), reference, measures[1][1])
   return Start(job, reference, pairs, tables, *measures)
 
 

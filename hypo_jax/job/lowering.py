@@ -153,7 +153,7 @@ def _abstract_job(config: Any, mesh: Mesh) -> setup.Job:
     task=None,
     tokens=tasks.Tokens(ids, *lengths),
     samplers={},
-    completer=None,
+    completers={},
     pair_scorer=None,
   )
 

@@ -46,6 +46,7 @@ _NO_PAIRS = {"label_smoothing": 0.0} | _UNUSED
 _AT_LEAST_0 = "a number >= 0", lambda x: 0 <= x < math.inf
 _ABOVE_0 = "a number > 0", lambda x: 0 < x < math.inf
 _AT_MOST_1 = "a number in [0, 1]", lambda x: 0 <= x <= 1
+_BELOW_HALF = "a number in [0, 0.5)", lambda x: 0 <= x < 0.5
 _COUNT = "at least 1", lambda x: x >= 1
 # By section of the config. Steps refuse the same, but late.
 _RANGES = {
@@ -55,6 +56,9 @@ _RANGES = {
     "kl_coef": _AT_LEAST_0,
     "sft_coef": _AT_LEAST_0,
     "offline_kl_coef": _AT_LEAST_0,
+    "label_smoothing": _BELOW_HALF,
+    "max_margin": ("a number > 0", lambda x: x > 0),
+    "target_margin": _AT_LEAST_0,
   },
   "online": {
     "epochs": _COUNT,
@@ -225,7 +229,13 @@ def _check_rollouts(
       f"from what they drew themselves, got {every}"
     )
   for name, settings in methods.items():
-    alone = settings["kl_coef"] and rollout.samples_per_prompt < 2
+    if settings["kl_target"] is not None and every != 1:
+      raise ValueError(
+        f"rollout.every_steps: expected 1 for {name}, whose kl_coef adapts to "
+        f"the KL of the policy as it is, got {every}"
+      )
+    estimates = settings["kl_coef"] and settings["method"] not in ONLINE
+    alone = estimates and rollout.samples_per_prompt < 2
     if alone and settings["estimator"] == "leave_one_out":
       raise ValueError(
         "rollout.samples_per_prompt: expected at least 2 for "

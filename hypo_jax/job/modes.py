@@ -93,15 +93,10 @@ def sample_checkpoint(
   reference = restore_reference(job)
   policy, _, _ = load_policy(job, checkpoint, reference)
   rows = job.tokens.prompts(list(prompts))
-  samples = job.samplers["test"](
-    policy.params,
-    policy.params,
-    rows["prompt_tokens"],
-    rows["prompt_mask"],
-    job.key("sample"),
+  samples = job.completers["test"](
+    policy.params, rows["prompt_tokens"], rows["prompt_mask"], job.key("sample")
   )
-  short = samples.cut(job.tokens.completion_length)
-  return evaluate.decode(job.tokens.tokenizer, short)
+  return evaluate.decode(job.tokens.tokenizer, samples)
 
 
 def export_checkpoint(

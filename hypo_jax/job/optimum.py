@@ -21,12 +21,9 @@ _START = {"kl": 0.0, "kl_stderr": 0.0, "win_rate": 0.5, "win_rate_stderr": 0.0}
 
 
 def measure_optimum(
-  job: Job,
-  reference: Any,
-  evaluator: evaluate.Evaluator,
-  split: evaluate.Split,
+  job: Job, reference: Any, split: evaluate.Split
 ) -> dict[str, Any] | None:
-  """Returns the optimum over the split's prompts; see `hypo_jax.optimum`.
+  """Returns the optimum over the test prompts; see `hypo_jax.optimum`.
 
   Written to evaluations/optimum.json, and read where it already is. The
   reference's completions that policies are compared with count among the
@@ -47,9 +44,16 @@ def measure_optimum(
     return json.loads(path.read_text())
   rewards = [split.ref_judged.rewards]
   while sum(r.size for r in rewards) < wanted or len(rewards[0][0]) < 2:
-    key = job.key("evaluate", "optimum", len(rewards))
-    samples = evaluator.sample(reference, split.prompt_rows, key)
-    rewards.append(evaluator.judged(split.prompts, samples).rewards)
+    samples = job.completers["test"](
+      reference,
+      split.prompt_rows["prompt_tokens"],
+      split.prompt_rows["prompt_mask"],
+      job.key("evaluate", "optimum", len(rewards)),
+    )
+    judged = evaluate.judge_samples(
+      job.task.judge, job.tokens.tokenizer, split.prompts, samples
+    )
+    rewards.append(judged.rewards)
   result = describe(np.concatenate(rewards, axis=1), _coefficients(job))
   if job.leader:
     write_json(path, result)

@@ -72,7 +72,7 @@ def _sample_turn(
   """Returns the pairs of one turn, at most `wanted`."""
   rows = job.tokens.prompts(prompts)
   key = job.key("pairs", split, *(["turn", turn] if turn else []))
-  samples = job.completer(
+  samples = job.completers["pairs"](
     reference, rows["prompt_tokens"], rows["prompt_mask"], key
   )
   tokenizer = job.tokens.tokenizer

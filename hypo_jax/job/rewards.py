@@ -31,13 +31,17 @@ Tables = dict[str, dict[str, np.ndarray]]
 def check(job: Job) -> None:
   """Raises ValueError where `config.reward` names nothing that there is.
 
-  Or where `config.data.judge` fails.
+  Or where it, or `config.data.judge`, fails: both are asked once, before the
+  hours of what they will judge.
   """
+  prompt = job.task.prompts["validation"][0]
   if job.config.reward not in ("", "model"):
-    _text_function(job)
+    function = _text_function(job)
+    if job.leader:
+      retries = job.config.reward_retries
+      rewards.call(function, [prompt], ["a word"], retries=retries)
   if job.config.data.judge and job.leader:
-    # Asked once, before the hours of what it will judge.
-    job.task.judge(job.task.prompts["validation"][0], "a word")
+    job.task.judge(prompt, "a word")
   if job.config.reward == "model" and job.config.evaluate.reward_model_share:
     raise ValueError(
       "evaluate.reward_model_share: expected 0 where reward is model, since a "

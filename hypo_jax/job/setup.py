@@ -49,8 +49,8 @@ class Job:
   tokens: tasks.Tokens
   # Compiled functions that several stages share, so that each compiles once.
   samplers: dict[str, Callable[..., statistics.PolicySamples]]
-  # Draws completions that pairs are made of.
-  completer: Callable[..., evaluate.Completed] | None
+  # By split, and "pairs", which are made of completions: these score nothing.
+  completers: dict[str, Callable[..., evaluate.Completed]]
   pair_scorer: Callable[..., np.ndarray]
   # What was started last, should memory run out.
   watch: Watch = dataclasses.field(default_factory=Watch)
@@ -171,9 +171,12 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
     )
     for split, count in samples_per_prompt.items()
   }
-  completer = evaluate.make_completer(
-    draw(samples_per_prompt=_SAMPLES_A_PAIR, max_new_tokens=limit), **common
-  )
+  completers = {
+    name: evaluate.make_completer(
+      draw(samples_per_prompt=count, max_new_tokens=limit), **common
+    )
+    for name, count in (samples_per_prompt | {"pairs": _SAMPLES_A_PAIR}).items()
+  }
   return Job(
     config=config,
     workdir=workdir,
@@ -183,7 +186,7 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
     task=task,
     tokens=tokens,
     samplers=samplers,
-    completer=completer,
+    completers=completers,
     pair_scorer=evaluate.make_pair_scorer(model, batch_size=size, mesh=mesh),
   )
 

@@ -156,8 +156,9 @@ def chi_po_loss(
   Args:
     chosen_log_probs: float32 [B], nats; the other three as in `dpo_loss`.
     beta: scalar > 0, weight of phi; may be traced.
-    max_margin: scalar > 0, twice the largest absolute reward (2 R_max); may be
-      traced. A pair clipped on either side has gradient 0, as in the source.
+    max_margin: scalar > 0; may be traced. A pair clipped on either side has
+      gradient 0, as in the source, which clips at 2 R_max for rewards in
+      [0, R_max], so at twice the largest difference of two rewards.
 
   Returns:
     float32 [B], not reduced; log 2 where the policy equals the reference.

@@ -110,7 +110,8 @@ METHODS = {
   "ipo": Method("IPO", 3e-4, _BETA, (0.05, 0.15, 0.5), _offline("ipo")),
   "hinge": Method("hinge", 3e-4, _BETA, (0.15, 0.5, 1.5), _offline("hinge")),
   # The slope of phi(z) = z + log z is 2 at the reference, twice DPO's. Rewards
-  # lie within 4 nats of preference either way: twice that bounds the margin.
+  # lie within 4 nats of preference either way, so no true margin beyond 8; the
+  # source would clip at 16, where as little gradient is left.
   "chi_po": Method(
     "chi-PO",
     3e-4,
