@@ -235,6 +235,19 @@ def plot(runs: list[Run], path: pathlib.Path) -> None:
           linewidth=1,
           label=None if i else name,
         )
+    field = {"win_rate": "win_rate", "reward_mean": "reward"}.get(y)
+    for i, run in enumerate(runs):
+      optimum = run["measured"].get("optimum")
+      if optimum is not None and field and x == "kl_rao_blackwell":
+        points = optimum["frontier"]
+        axis.plot(
+          [point["kl"] for point in points],
+          [point[field] for point in points],
+          color="0.6",
+          linestyle="--",
+          linewidth=1,
+          label=None if i else "optimum",
+        )
     axis.set_xlabel(_LABELS[x])
     axis.set_title(_LABELS[y], fontsize="medium")
   axes[0].legend()

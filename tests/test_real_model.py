@@ -128,7 +128,21 @@ def test_a_job_without_a_report_is_an_error(folders):
     real_model.read(folders[0])
 
 
-def test_curves_are_drawn(folders, tmp_path):
-  path = tmp_path / "plot.png"
-  real_model.plot([real_model.read(f) for f in folders], path)
-  assert path.read_bytes().startswith(b"\x89PNG")
+def test_curves_are_drawn_and_the_optimum_where_it_is_known(
+  folders, judged, tmp_path
+):
+  runs = [real_model.read(f) for f in folders]
+  drawn = []
+  for known in (False, True):
+    path = tmp_path / f"plot_{known}.png"
+    if known:
+      frontier = [
+        {"kl": kl, "win_rate": 0.5 + 0.1 * kl, "reward": 0.1 * kl}
+        for kl in (0.0, 2.0, 4.0)
+      ]
+      for run in runs:
+        run["measured"]["optimum"] = {"frontier": frontier}
+    real_model.plot(runs, path)
+    drawn.append(path.read_bytes())
+    assert drawn[-1].startswith(b"\x89PNG")
+  assert (drawn[0] != drawn[1]) == judged

@@ -263,7 +263,8 @@ def test_pages_are_written_where_runs_diverged(tmp_path):
     text = page.write(tmp_path, subset, rows, results, optima, {}).read_text()
     assert text.count("| DPO |") > 0
   rows = [ln for ln in text.splitlines() if ln.startswith("| PPO, exact")]
-  assert rows[-1].startswith("| PPO, exact judge | 4 of 5 |"), rows
+  by_reward = "| PPO, exact judge, tuned by reward | 4 of 5 |"
+  assert rows[-2].startswith(by_reward), rows
 
 
 def made_results(rows, ahead):
@@ -342,6 +343,10 @@ def test_the_page_says_what_is_missing_and_holds_every_score(tmp_path):
   ppo = figures[plan.MAIN_TABLE]["PPO"]["differences"]["selected_area"]
   assert ppo["count"] == 10 and ppo["p"] <= ppo["holm"]
   assert dpo["missing"] == [13] and len(dpo["scores"]) == 9
+  curves = (tmp_path / "study_main_curves.csv").read_text().splitlines()
+  assert curves[0].startswith("cell,seed,step,kl_rao_blackwell,win_rate,")
+  assert len(curves) == 1 + 2 * 238  # Two evaluations of each cell there is.
+  assert "hypo,11,0,0,0.5,0,0.05,20," in curves
   for name in ("frontier_win_rate", "frontier_reward"):
     assert (tmp_path / "study_main" / f"{name}.png").stat().st_size > 10_000
 
@@ -394,6 +399,34 @@ def test_the_controls_page_gives_the_share_of_the_optimum(tmp_path):
   assert f"{share} | 0.004 | −0.200 | **no** |" in text
   for name in ("controls", "epochs"):
     assert (tmp_path / "study_controls" / f"{name}.png").exists()
+  # No verdict on four seeds of five, and none where one diverged.
+  rows = [row for row in rows if row.table == plan.OPTIMUM_TABLE]
+  diverged = entry(300, None, 0.1, -1.0)
+  key = 11, rows[0].cell
+  results[key] = results[key] | {"test": {"last": diverged}}
+  line = tables.recovered(rows, results, optima).splitlines()[2]
+  assert line.startswith(f"| {rows[0].label} | 4 of 5 |")
+  assert line.endswith("|  |")
+
+
+def test_epochs_are_read_at_the_last_evaluation_up_to_them():
+  rows = [row for row in rows_of("controls") if row.table == plan.EPOCHS_TABLE]
+  history = [
+    entry(0, 0, 0.5, 0.0),
+    entry(7, 0.5, 0.6, 0.1),
+    entry(40, 1.5, 0.7, 0.2),
+    entry(41, 9.0, 0.1, 0.2),
+    entry(6400, None, 0.2, -1.0),
+  ]
+  results = {
+    (seed, row.cell): result(*history) for row in rows for seed in row.seeds
+  }
+  lines = tables.epochs(rows, results).splitlines()
+  assert lines[0].startswith("| row | epoch 1 | epoch 5 |")
+  early, late = "0.600 / 0.5 / 0.05", "0.100 / 9.0 / 0.05"
+  # Of 512 pairs an epoch is 8 steps of 64, of 8,192 it is 128.
+  assert lines[2].startswith(f"| 512 pairs | {early} | 0.700 / 1.5 / 0.05 |")
+  assert lines[4] == "| 8192 pairs | " + f"{late} | " * 4 + "0.200 /  / 0.05 |"
 
 
 def test_the_tuning_page_marks_the_choice(tmp_path):

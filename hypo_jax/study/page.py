@@ -24,6 +24,9 @@ _METHODS = (
   plan.SMOKE_TABLE,
 )
 _BEGIN, _END = "<!-- by hand: begin -->", "<!-- by hand: end -->"
+# Of evaluations on validation prompts.
+_CURVES = ("step", "kl_rao_blackwell", "win_rate", "reward_mean")
+_CURVES += ("invalid_rate", "length_mean", "proxy_reward_mean")
 _FRONTIER = (
   "Mean over seeds with the 95% t interval, on validation prompts. The "
   "frontier at a KL is the win rate of the best evaluation up to it, chosen on "
@@ -33,7 +36,9 @@ _FRONTIER = (
 )
 _DIFFERENCES = (
   "Paired by seed: mean, 95% t interval, p, and Holm's p over the rows, each "
-  "column apart. The verdict goes by the frontier's area, at 0.05 of Holm's."
+  "column apart. The verdict goes by the area of this frontier, at 0.05 of "
+  "Holm's; by the area at first crossing (the plan's first choice, see there) "
+  "in the table after the next."
 )
 _CROSSING = (
   "Read where the training curve first reaches a KL instead, linear between "
@@ -68,9 +73,9 @@ def write(
   optima: Mapping[int, Any],
   failed: Mapping[tuple[int, str], str],
 ) -> pathlib.Path:
-  """Writes <stem>.md, <stem>.json and <stem>/*.png; returns the first.
+  """Writes <stem>.md, .json, _curves.csv and <stem>/*.png; returns the first.
 
-  A page without results, or of tuning alone, has no figures and plots.
+  A page without results, or of tuning alone, has its text alone.
 
   Args:
     folder: made if missing.
@@ -94,6 +99,7 @@ def write(
   path.write_text(text)
   if compared:
     write_json(folder / f"{name}.json", _figures(compared))
+    (folder / f"{name}_curves.csv").write_text(_curves(rows, results))
   return path
 
 
@@ -144,6 +150,23 @@ def _difference(line: scores.Line, outcome: str) -> dict[str, Any]:
   return found | {"holm": line.adjusted.get(outcome)}
 
 
+def _curves(rows: Sequence[Row], results: Results) -> str:
+  """Returns every evaluation of every cell but tuning's, as CSV."""
+  lines = [",".join(("cell", "seed", *_CURVES))]
+  cells = dict.fromkeys(
+    (row.cell, seed)
+    for row in rows
+    if not plan.is_tuning(row)
+    for seed in row.seeds
+  )
+  for cell, seed in cells:
+    for entry in results.get((seed, cell), {}).get("history", ()):
+      values = (entry.get(name) for name in _CURVES)
+      texts = ("" if value is None else f"{value:.5g}" for value in values)
+      lines.append(",".join((cell, str(seed), *texts)))
+  return "\n".join(lines) + "\n"
+
+
 def _text(
   subset: str,
   rows: Sequence[Row],
@@ -168,6 +191,12 @@ def _text(
       parts += _of_methods(compared[title], results)
     else:
       parts += [_CONTROLS + "\n", tables.controls(compared[title], results)]
+    if title == plan.EPOCHS_TABLE:
+      parts += [
+        "Win rate / KL / share invalid of the last evaluation up to an epoch, "
+        "validation prompts, means over seeds.\n",
+        tables.epochs(group, results),
+      ]
     if title == plan.OPTIMUM_TABLE:
       parts += [
         f"J = reward − {plan.OPTIMUM_BETA} KL of the last checkpoint, test "

@@ -109,7 +109,7 @@ def make_rows(
   if subset in ("main", "all"):
     rows += _main(chosen, tuple(seeds))
   if subset in ("controls", "all"):
-    rows += _controls(chosen["reward"], tuple(control_seeds))
+    rows += _controls(chosen, tuple(control_seeds))
   return rows
 
 
@@ -175,9 +175,8 @@ def _main(chosen: Chosen, seeds: tuple[int, ...]) -> list[Row]:
   return rows + _shared(again, by_reward, seeds)
 
 
-def _controls(
-  chosen: Mapping[str, Settings], seeds: tuple[int, ...]
-) -> list[Row]:
+def _controls(both: Chosen, seeds: tuple[int, ...]) -> list[Row]:
+  chosen = both["reward"]
   hypo, dpo = dict(chosen[_HYPO]), dict(chosen[_DPO])
   weight = hypo["preference.kl_coef"]
   # DPO's loss with HyPO's learning rate and beta: what the KL is added to.
@@ -211,14 +210,16 @@ def _controls(
   add(table, "cosine", "cosine", dpo | {"preference.schedule": "cosine"})
   for row in (*_pairs(dpo, hypo), *_sweeps(hypo, bare, weight)):
     add(*row)
-  for name in ("rloo_judge", "ppo_judge", "grpo_judge"):
-    label, cell = METHODS[name].title, f"{name}-optimum"
-    value = dict(chosen[name]) | {"preference.kl_coef": OPTIMUM_BETA}
-    add(OPTIMUM_TABLE, label, cell, value)
+  beta = {"preference.kl_coef": OPTIMUM_BETA}
+  for rule, suffix in (("reward", ""), ("area", "-area")):
+    for name in ("rloo_judge", "ppo_judge", "grpo_judge"):
+      label = f"{METHODS[name].title}, tuned by {rule}"
+      value = dict(both[rule][name]) | beta
+      add(OPTIMUM_TABLE, label, f"{name}-optimum{suffix}", value)
   # Divided by its deviation, a reward has another beta beside it.
-  label = f"{METHODS['grpo_judge'].title}, without scaling"
-  value = dict(chosen["grpo_judge"]) | {"preference.kl_coef": OPTIMUM_BETA}
+  value = dict(both["area"]["grpo_judge"]) | beta
   value |= {"online.scale_by_std": False, "online.scale_by_length": False}
+  label = f"{METHODS['grpo_judge'].title}, tuned by area, without scaling"
   add(OPTIMUM_TABLE, label, "grpo_judge-optimum-unscaled", value)
   return _shared(found, chosen, seeds)
 

@@ -228,8 +228,10 @@ def controls(
       handles = []
       for i, row in enumerate(r for r in rows if r.cell != main.cell):
         mean = curves.at_equal_kl(row, results, "reward_mean")
-        draw_mean(axes, mean, _COLOURS[i], linewidth=1.2)
-        handles.append(marker(_COLOURS[i], row.label, marker=""))
+        colour = _COLOURS[i % len(_COLOURS)]
+        line = {"linestyle": "-" if i < len(_COLOURS) else ":"}
+        draw_mean(axes, mean, colour, linewidth=1.2, **line)
+        handles.append(marker(colour, row.label, marker="", **line))
       axes.legend(handles=handles, fontsize=6.5, frameon=False, loc="best")
 
     return draw

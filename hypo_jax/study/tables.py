@@ -10,6 +10,7 @@ import numpy as np
 from hypo_jax import optimum as optimum_lib
 from hypo_jax.report.formatting import number, percent, whole
 from hypo_jax.study import inference, methods, tuning
+from hypo_jax.study.curves import histories
 from hypo_jax.study.inference import Estimate
 from hypo_jax.study.plan import RULES, Row
 from hypo_jax.study.scores import LEVELS, OUTCOMES, Line, Results, compare
@@ -35,6 +36,7 @@ _COSTS = {
 }
 # Of the way to the optimum, expected of each online method.
 _SHARE = 0.7
+_EPOCHS, _BATCH = (1, 5, 10, 25, 50), 64
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -171,6 +173,46 @@ def controls(lines: Sequence[Line], results: Results) -> str:
   heads = ["row", "seeds", "area", "area − HyPO's"]
   heads += [f"{name}: win rate at KL" for name in _CHECKPOINTS.values()]
   return markdown([*heads, "invalid at the end", *_COSTS.values()], rows)
+
+
+def epochs(rows: Sequence[Row], results: Results) -> str:
+  """Returns win rate and KL after so many epochs, means over seeds.
+
+  Each is of the last evaluation up to there, on validation prompts.
+  """
+  table = []
+  for row in rows:
+    count = row.settings.get("data.num_pairs", 512)
+    cells = [row.label]
+    for passes in _EPOCHS:
+      until = passes * count / _BATCH
+      found = [
+        max((e for e in history if e["step"] <= until), key=_step)
+        for history in histories(row, results)
+      ]
+      cells.append(
+        " / ".join(
+          _spread(_known([e[field] for e in found]), decimals)
+          for field, decimals in (
+            ("win_rate", 3),
+            ("kl_rao_blackwell", 1),
+            ("invalid_rate", 2),
+          )
+        )
+        if found
+        else ""
+      )
+    table.append(cells)
+  return markdown(["row", *(f"epoch {n}" for n in _EPOCHS)], table)
+
+
+def _step(entry: Mapping[str, Any]) -> int:
+  return entry["step"]
+
+
+def _known(values: Sequence[float | None]) -> Estimate | None:
+  """Returns the mean over seeds; None where one of them diverged."""
+  return None if None in values else inference.estimate(values)
 
 
 def recovered(
