@@ -8,6 +8,7 @@ training; an evaluation compares its rollouts with them, and `coverage.monitor`
 makes a line of the run's evaluations.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,7 +137,8 @@ def _monitored(history: list[dict[str, Any]]) -> list[monitor.Diagnostics]:
     monitor.Diagnostics(
       step=e["step"],
       ref_log_prob=e["ref_log_prob_per_token"],
-      kl=e["kl_rao_blackwell"],
+      # None where what was kept on disk was not a number.
+      kl=math.nan if e["kl_rao_blackwell"] is None else e["kl_rao_blackwell"],
       unlikely=e["ref_unlikely_rollouts"],
       outside=e["outside_support"],
     )

@@ -112,3 +112,22 @@ def test_the_page_counts_by_kind():
   rows = {line.split(" | ")[0]: line for line in text.splitlines()}
   assert rows["| DPO"].startswith("| DPO | 2 | 2 | 1 | 1 | 0 | 1 | 0 | 1 (1 to")
   assert rows["| HyPO"].startswith("| HyPO | 1 | 0 | 0 | 0 | 0 | 0 | 0 |")
+
+
+def test_what_was_asked_of_the_monitor_is_answered_kind_by_kind():
+  many, slow = cells.SILENT
+  (loose,) = cells.WARNED
+  quiet, fallen = (0.0, 0.01, 0.02, 0.01), (0.0, 0.1, 0.3, 0.5)
+  kept, gone = (0.0, 0.3, 0.25, 0.3), (0.0, 0.3, 0.25, 0.1)
+  runs = [
+    run(quiet, kept, kind=many),
+    run(fallen, gone, kind=many),  # It collapses: nothing was asked.
+    run(fallen, kept, kind=slow),
+    run(quiet, kept, kind=slow),
+    run(fallen, gone, kind=loose),
+  ]
+  lines = page.make_page([GONE, KEPT], runs).splitlines()
+  silent = "silent where nothing collapses"
+  assert f"- {many}, {silent}: yes, 1 of 1." in lines
+  assert f"- {slow}, {silent}: **no**, 1 of 2." in lines
+  assert f"- {loose}, warned of: yes, 1 of 1." in lines

@@ -25,14 +25,18 @@ JUDGED = tuple(str(seed) for seed in range(21, 31))
 _DPO = {"method": "dpo", "learning_rate": 3e-4, "beta": 0.5, "kl_coef": 0.0}
 _IPO = {"method": "ipo", "learning_rate": 3e-4, "beta": 0.15, "kl_coef": 0.0}
 _MANY = "DPO, 8,192 pairs, one epoch"
+_SLOW, _LOOSE = "DPO, learning rate / 30", "HyPO, kl_coef 1e-5"
 KINDS: dict[str, dict[str, Any]] = {
   "DPO": _DPO,
   "IPO": _IPO,
   "HyPO": {},
-  "HyPO, kl_coef 1e-5": {"kl_coef": 1e-5},
+  _LOOSE: {"kl_coef": 1e-5},
   _MANY: _DPO | {"num_steps": 8192 // 64},
-  "DPO, learning rate / 30": _DPO | {"learning_rate": 1e-5},
+  _SLOW: _DPO | {"learning_rate": 1e-5},
 }
+# Where the monitor must be silent on every run that doesn't collapse, and where
+# it must warn of every run.
+SILENT, WARNED = (_MANY, _SLOW), (_LOOSE,)
 # The default's, and every ten steps up to 100, where most runs turn.
 _CHANGES = {"evaluate.also_at_steps": (5, 10, 15, 30, 50, 70, 90)}
 # What the monitor sees: no reward, no judge.

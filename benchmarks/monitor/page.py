@@ -8,7 +8,14 @@ import numpy as np
 from scipy.stats import binomtest
 
 from benchmarks.monitor import rules
-from benchmarks.monitor.cells import CALIBRATION, JUDGED, KINDS, Run
+from benchmarks.monitor.cells import (
+  CALIBRATION,
+  JUDGED,
+  KINDS,
+  SILENT,
+  WARNED,
+  Run,
+)
 from hypo_jax import diagnostics
 from hypo_jax.coverage import monitor
 
@@ -123,10 +130,31 @@ def _judged(runs: Sequence[Run]) -> list[str]:
   return [
     *lines,
     "",
+    *_musts(watched),
+    "",
     "Leads are medians, lowest to highest. Reward given up: the highest "
     "validation reward of the run minus that of the evaluation before the "
     "warning, where the monitor says to stop.",
   ]
+
+
+def _musts(watched: Sequence[rules.Warned]) -> list[str]:
+  """Says whether what was asked of the monitor holds, kind by kind."""
+  lines = []
+  for kind in (*SILENT, *WARNED):
+    own = [w for w in watched if w.run.kind == kind]
+    if kind in SILENT:
+      own = [w for w in own if w.run.collapse is None]
+      what, right = (
+        "silent where nothing collapses",
+        [w.at is None for w in own],
+      )
+    else:
+      what, right = "warned of", [w.at is not None for w in own]
+    if own:
+      held = "yes" if all(right) else "**no**"
+      lines.append(f"- {kind}, {what}: {held}, {sum(right)} of {len(own)}.")
+  return lines
 
 
 def given_up(watched: rules.Warned) -> float:
