@@ -44,6 +44,8 @@ def get_config(methods: str = "all") -> ConfigDict:
     if methods == "all"
     else {}
   )
+  if methods == "all":
+    config.online.temperature = 0.8  # PPO's alone
   config.checkpoint.every_steps = 10
   config.evaluate.every_steps = 30
   config.evaluate.also_at_steps = ()

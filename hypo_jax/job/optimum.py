@@ -71,9 +71,13 @@ def _coefficients(job: Job) -> list[float]:
 
 
 def _has_objective(settings: dict[str, Any]) -> bool:
-  """Whether a method maximises J with one beta all along."""
+  """Whether a method maximises J with one beta all along, of what is judged.
+
+  At another temperature it maximises the J of other distributions.
+  """
   fixed = settings["kl_coef"] and settings["kl_target"] is None
-  return settings["method"] in _OBJECTIVE and fixed
+  as_judged = settings.get("temperature") in (None, 1.0)
+  return settings["method"] in _OBJECTIVE and fixed and as_judged
 
 
 def describe(rewards: np.ndarray, betas: list[float]) -> dict[str, Any]:
