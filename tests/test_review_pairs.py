@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import hypo
-from hypo_jax import keys, statistics
+from hypo_jax import evaluate, keys
 from hypo_jax.data import pipeline, review_pairs, reviews, tasks
 from hypo_jax.job import pairs, setup
 
@@ -25,9 +25,9 @@ def fake_job(num_pairs, *, share=0.0, agree=0.02):
   config.data.num_pairs = num_pairs
   config.data.uniform_share = share
 
-  def sampler(params, reference, prompt_tokens, prompt_mask, key):
+  def completer(params, prompt_tokens, prompt_mask, key):
     number = int(jax.random.bits(key))
-    tokens = np.zeros((len(prompt_tokens), 2, 56), np.int32)
+    tokens = np.zeros((len(prompt_tokens), 2, 28), np.int32)
     mask = np.zeros(tokens.shape, bool)
     for i, (row, real) in enumerate(
       zip(prompt_tokens, prompt_mask, strict=True)
@@ -41,7 +41,7 @@ def fake_job(num_pairs, *, share=0.0, agree=0.02):
         ids = [*TOKENIZER.encode_completion(text), TOKENIZER.eos_token_id]
         tokens[i, j, : len(ids)] = ids
         mask[i, j, : len(ids)] = True
-    return statistics.PolicySamples(tokens, mask, tokens, tokens)
+    return evaluate.Completed(tokens, mask)
 
   task = tasks.reviews_task(
     num_demonstrations=0,
@@ -53,7 +53,7 @@ def fake_job(num_pairs, *, share=0.0, agree=0.02):
     config=config,
     task=task,
     tokens=tasks.Tokens(TOKENIZER, 12, 28),
-    samplers={"validation": sampler},
+    completers={"pairs": completer},
     key=lambda *names: keys.named_key(SEED, *names),
     eos_token_ids=(TOKENIZER.eos_token_id,),
   )
