@@ -14,6 +14,7 @@ twice the training limit; all but `kl_long` speak of their first part.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -73,6 +74,7 @@ def make_sampler(
     mesh: the mesh.
   """
   model = model.with_rows(sharding.row_sharding(mesh))
+  run = partial(_over_prompts, batch_size=batch_size, mesh=mesh)
 
   @jax.jit
   def score(params, reference, rows):
@@ -92,14 +94,7 @@ def make_sampler(
       rollouts = rollout_step(params, tokens, mask, row_keys)
       return score(params, reference, rollouts.rows)
 
-    return _over_prompts(
-      one_batch,
-      prompt_tokens,
-      prompt_mask,
-      key,
-      batch_size=batch_size,
-      mesh=mesh,
-    )
+    return run(one_batch, prompt_tokens, prompt_mask, key)
 
   return sampler
 
@@ -112,20 +107,14 @@ def make_completer(
   It draws what `make_sampler`'s function draws up to its limit, and scores
   nothing. Arguments as there.
   """
+  run = partial(_over_prompts, batch_size=batch_size, mesh=mesh)
 
   def completer(params, prompt_tokens, prompt_mask, key):
     def one_batch(tokens, mask, row_keys):
       rows = rollout_step(params, tokens, mask, row_keys).rows
       return Completed(rows.slot_tokens, rows.slot_mask)
 
-    return _over_prompts(
-      one_batch,
-      prompt_tokens,
-      prompt_mask,
-      key,
-      batch_size=batch_size,
-      mesh=mesh,
-    )
+    return run(one_batch, prompt_tokens, prompt_mask, key)
 
   return completer
 

@@ -20,7 +20,7 @@ from test_reward_model import (
 
 from hypo_jax import reward_model, statistics
 from hypo_jax.batch import Rollouts, pair_rows
-from hypo_jax.job import rewards
+from hypo_jax.job import batches, rewards, training
 from hypo_jax.models import scalar_head
 
 ROWS = pair_rows(BATCH)
@@ -104,3 +104,34 @@ def test_a_reward_model_that_collapsed_ends_the_job():
     ValueError, match=r"reward model: .* got 0 around 0.5.*collapsed.*learning"
   ):
     rewards._measured(make_job("model"), MODEL, constant, None, tables)
+
+
+def broken(prompts, completions):
+  raise TimeoutError("no answer")
+
+
+def test_a_function_is_asked_once_before_anything_runs():
+  job = make_job("test_job_rewards:broken")
+  job.config.data = types.SimpleNamespace(judge="")
+  job.task.prompts = {"validation": PROMPTS}
+  with pytest.raises(ValueError, match="broken: .*TimeoutError.*'prompt 0'"):
+    rewards.check(job)
+  job.config.reward = "test_job_rewards:count_words"
+  rewards.check(job)
+
+
+def test_a_pair_that_was_not_scored_is_not_trained_on():
+  job = types.SimpleNamespace(config=types.SimpleNamespace(seed=0))
+  table = {"pair_mask": np.ones(8, bool)}
+  for side in ("chosen", "rejected"):
+    table[f"ref_{side}_log_probs"] = np.zeros(8)
+  table["ref_rejected_log_probs"][5] = np.nan
+  with pytest.raises(ValueError, match="ref_rejected_log_probs: .* row 5"):
+    training._check_scored(job, {"batch_size": 4, "num_steps": 2}, table)
+  # Nobody minds one that no step comes to.
+  short = {"batch_size": 4, "num_steps": 1}
+  seen = batches.visited_rows(job, "preference", 8, short)
+  table["ref_rejected_log_probs"][:] = np.nan
+  table["ref_rejected_log_probs"][seen] = 0.0
+  assert len(seen) == 4
+  training._check_scored(job, short, table)

@@ -11,9 +11,18 @@ import pytest
 
 from hypo_jax.checkpoint import json_values
 from hypo_jax.job import cells as job_cells
+from hypo_jax.job import study as job_study
 from hypo_jax.job import workers
 from hypo_jax.job.methods import check_job, resolved
-from hypo_jax.study import methods, page, plan, scores, tables, tuning
+from hypo_jax.study import (
+  curves,
+  methods,
+  page,
+  plan,
+  scores,
+  tables,
+  tuning,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 CHOSEN = {name: dict(methods.base(name)) for name in methods.METHODS}
@@ -157,6 +166,9 @@ def test_every_cell_is_a_job_that_can_be_set_up(config, subset):
 def test_cells_of_one_start_run_together_in_chunks():
   wanted = plan.cells(rows_of("controls"))
   chunks = workers.chunks(wanted)
+  # Workers begin starts side by side.
+  first = workers.chunks(plan.cells(rows_of("main")))[:3]
+  assert [chunk.seed for chunk in first] == [11, 12, 11]
   assert sum(len(chunk.names) for chunk in chunks) == len(wanted)
   for chunk in chunks:
     assert 1 <= len(chunk.names) <= 8
@@ -234,6 +246,83 @@ def test_scores_begin_at_the_reference():
   assert found["selected_kl_2"] == pytest.approx(0.7)
   assert found["evaluations_1"] == 0 and found["evaluations_4"] == 1
   assert found["largest_kl"] == 2.0 and found["last_win_rate"] == 0.7
+
+
+def test_an_evaluation_of_the_reference_itself_is_not_one_of_the_method():
+  """The first update has rate 0: step 1 is the reference, measured anew."""
+  found = scores.score(
+    result(
+      entry(0, 1e-7, 0.47, 0.0),
+      entry(1, 0.0, 0.8, 0.0),
+      entry(5, 2.0, 0.7, 0.2),
+    )
+  )
+  assert found["evaluations_1"] == 0 and found["evaluations_4"] == 1
+  assert found["selected_kl_1"] == 0.5
+  assert found["selected_kl_2"] == pytest.approx(0.7)
+
+
+def test_p_is_given_and_corrected_where_it_was_announced(tmp_path):
+  rows = [*rows_of("main"), *rows_of("controls")]
+  results = made_results(rows, {"dpo": -0.1})
+  del results[13, "ipo"]
+  page.write(tmp_path, "all", rows, results, {}, {})
+  figures = json.loads((tmp_path / "study.json").read_text())
+
+  def found(table, label):
+    return figures[table][label]["differences"]["selected_area"]
+
+  main = found(plan.MAIN_TABLE, "DPO")
+  assert main["p"] <= main["holm"]
+  missing = found(plan.MAIN_TABLE, "IPO")
+  assert missing["p"] is None and missing["holm"] is None
+  control = found("DPO held back otherwise", "cosine")
+  assert control["p"] is not None and control["holm"] is None
+  # Without HyPO's own seed no row has a p.
+  del results[14, "hypo"]
+  page.write(tmp_path, "main", rows_of("main"), results, {}, {})
+  figures = json.loads((tmp_path / "study_main.json").read_text())
+  assert found(plan.MAIN_TABLE, "DPO")["p"] is None
+
+
+def test_what_is_gained_has_no_spread_of_where_seeds_began():
+  starts = np.array([[0.0], [5.0], [9.0]])
+  values = starts + np.array([0.0, 1.0, 3.0])
+  gained = curves.over_seeds(np.arange(3), values, gained=True)
+  for line in gained[1:]:
+    np.testing.assert_allclose(line, [0, 1, 3], atol=1e-12)
+  plain = curves.over_seeds(np.arange(3), values)
+  assert (plain.high - plain.low > 5).all()
+
+
+def test_a_failed_tuning_ends_all_of_it(monkeypatch, config, tmp_path):
+  config = config.copy_and_resolve_references()
+  config.study.subset = "all"
+  asked = []
+
+  def run(config, workdir, subset):
+    del config, workdir
+    asked.append(subset)
+    return failures
+
+  monkeypatch.setattr(job_study, "_run_subset", run)
+  failures = ["runs/study/2000/dpo: ValueError: no"]
+  assert job_study.run_study(config, tmp_path) == failures
+  assert asked == ["tuning"]
+  failures = []
+  assert job_study.run_study(config, tmp_path) == []
+  assert asked == ["tuning", "tuning", "all"]
+
+
+def test_a_worker_told_to_stop_costs_no_cell(config, tmp_path):
+  chunk = workers.Chunk(11, "start", ("dpo", "ipo", "hypo"))
+  pool = workers._Pool(config, tmp_path, {}, set())
+  (tmp_path / "11" / "dpo").mkdir(parents=True)
+  (tmp_path / "11" / "dpo" / job_cells.DONE).touch()
+  assert pool._blame(chunk, workers._STOPPED) == ("ipo", "hypo")
+  assert not (tmp_path / "11" / "ipo").exists()
+  assert pool._blame(chunk, 1) == ("hypo",)
+  assert "exit code 1" in (tmp_path / "11/ipo" / job_cells.FAILED).read_text()
 
 
 def test_a_diverged_run_is_scored_as_far_as_it_went():

@@ -34,20 +34,23 @@ def check(job: Job) -> None:
   Or where it, or `config.data.judge`, fails: both are asked once, before the
   hours of what they will judge.
   """
-  prompt = job.task.prompts["validation"][0]
   if job.config.reward not in ("", "model"):
     function = _text_function(job)
     if job.leader:
-      retries = job.config.reward_retries
-      rewards.call(function, [prompt], ["a word"], retries=retries)
+      prompts, retries = _one_prompt(job), job.config.reward_retries
+      rewards.call(function, prompts, ["a word"], retries=retries)
   if job.config.data.judge and job.leader:
-    job.task.judge(prompt, "a word")
+    job.task.judge(*_one_prompt(job), "a word")
   if job.config.reward == "model" and job.config.evaluate.reward_model_share:
     raise ValueError(
       "evaluate.reward_model_share: expected 0 where reward is model, since a "
       "job has one reward model, got "
       f"{job.config.evaluate.reward_model_share}"
     )
+
+
+def _one_prompt(job: Job) -> list[Any]:
+  return job.task.prompts["validation"][:1]
 
 
 def rollout_prompts(job: Job, pairs: dict[str, tasks.Records]) -> list[Any]:

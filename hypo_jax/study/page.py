@@ -143,9 +143,13 @@ def _figures(compared: Mapping[str, list[scores.Line]]) -> dict[str, Any]:
 
 
 def _difference(line: scores.Line, outcome: str) -> dict[str, Any]:
-  """Returns an estimate, with Holm's p; neither p where a seed is missing."""
+  """Returns an estimate, with Holm's p; neither p where a seed is missing.
+
+  A row's own, or HyPO's, where p is corrected.
+  """
   found = line.differences[outcome]._asdict()
-  if line.missing:
+  unknown = outcome in line.adjusted and line.adjusted[outcome] is None
+  if line.missing or unknown:
     found["p"] = None
   return found | {"holm": line.adjusted.get(outcome)}
 
