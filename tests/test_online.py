@@ -244,9 +244,14 @@ def ppo_by_hand(
   return loss
 
 
-@pytest.mark.parametrize("discount", [1.0, 0.8])
 @pytest.mark.parametrize(
-  "whitened", [(), ("rewards",), ("advantages",), ("rewards", "advantages")]
+  ("whitened", "discount"),
+  [
+    ((), 1.0),
+    (("rewards",), 0.8),
+    (("advantages",), 1.0),
+    (("rewards", "advantages"), 0.8),
+  ],
 )
 def test_the_first_ppo_update_is_the_policy_gradient_of_token_rewards(
   whitened, discount
