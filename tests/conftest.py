@@ -5,9 +5,14 @@
 import os
 
 # The tests' programs are small and many: nearly all their time is compilation,
-# which this halves. Results differ by rounding alone.
+# which each of these halves (the second has XLA write LLVM's code itself, not
+# by way of MLIR). Results differ by rounding alone.
 os.environ["XLA_FLAGS"] = " ".join(
-  [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
+  [
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+  ]
 ).strip()
 
 # The cache of compiled programs is the user's: no test reads or writes it.

@@ -27,7 +27,6 @@ CONFIG = models.TransformerConfig(
   max_positions=64,
 )
 SMALL = (
-  "--config=configs/hypo.py",
   "--config.data.prompt_length=12",
   "--config.data.completion_length=8",
   "--config.preference.num_steps=12",
@@ -64,9 +63,17 @@ def model_folder(tmp_path_factory):
   return folder
 
 
-def run(workdir, *flags):
+def write_texts(path):
+  with path.open("w") as file:
+    for n in range(2000):
+      word = ("good", "bad", "odd")[n % 3]
+      file.write(json.dumps({"text": f"it {n} {word}"}) + "\n")
+
+
+def run(workdir, *flags, config="configs/hypo.py"):
+  flags = (f"--config={config}", *SMALL, f"--workdir={workdir}", *flags)
   done = subprocess.run(
-    [sys.executable, "run.py", *SMALL, f"--workdir={workdir}", *flags],
+    [sys.executable, "run.py", *flags],
     cwd=ROOT,
     env=os.environ | {"PYTHONPATH": str(ROOT)},
     capture_output=True,
@@ -80,10 +87,7 @@ def run(workdir, *flags):
 def test_texts_a_judge_and_three_methods(tmp_path, model_folder):
   """Policies learn to say good, from pairs that they were sampled for."""
   texts = tmp_path / "texts.jsonl"
-  with texts.open("w") as file:
-    for n in range(2000):
-      word = ("good", "bad", "odd")[n % 3]
-      file.write(json.dumps({"text": f"it {n} {word}"}) + "\n")
+  write_texts(texts)
   report, _ = run(
     tmp_path / "run",
     f"--config.model.path={model_folder}",
@@ -117,6 +121,38 @@ def test_texts_a_judge_and_three_methods(tmp_path, model_folder):
     for pair in pairs
   ]
   assert sum(m > 0 for m in margins) > 20 * sum(m < 0 for m in margins)
+
+
+@pytest.mark.slow
+def test_the_sentiment_job_on_a_small_model(tmp_path, model_folder):
+  """The job of the real model: adapters, and the three methods of its page."""
+  texts = tmp_path / "texts.jsonl"
+  write_texts(texts)
+  workdir = tmp_path / "run"
+  flags = (
+    f"--config.model.path={model_folder}",
+    f"--config.data.path={texts}",
+    "--config.data.prompt_words=2",
+    "--config.data.num_pairs=256",
+    "--config.data.judge=tests.test_judged_job:goodness",
+    "--config.lora.rank=4",
+    "--config.lora.alpha=8.0",
+    "--config.sft.num_steps=200",
+    "--config.sft.learning_rate=1e-2",
+    "--config.preference.num_steps=24",
+    "--config.preference.kl_coef=0.03",
+    "--config.preference.learning_rate=3e-2",
+    "--config.baselines.dpo.learning_rate=3e-2",
+    "--config.baselines.rloo.learning_rate=3e-2",
+  )
+  report, _ = run(workdir, *flags, config="configs/sentiment_smollm2.py")
+  policies = report["policies"]
+  assert {"reference", "dpo", "rloo", "hypo"} <= policies.keys()
+  for name in ("dpo", "rloo", "hypo"):
+    found = policies[name]
+    assert found["history"][0]["kl"] < 1e-3, name
+    assert found["win_rate"] > 0.55 + 3 * found["win_rate_stderr"], name
+    assert found["kl"] > 0.01, name
 
 
 @pytest.mark.slow
