@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -18,7 +19,7 @@ from hypo_jax.coverage import (
   trees,
   world,
 )
-from hypo_jax.coverage.gallery import covering, solved
+from hypo_jax.coverage.gallery import covering, learned, solved
 
 BETA = extrapolation.BETA
 
@@ -154,6 +155,56 @@ def test_rewards_have_the_misfit_asked_for():
   explained = fitted[..., 0].var(-1).mean()
   # Noise is fitted by 8 of its 23 degrees of freedom.
   assert explained == pytest.approx(0.5 + 0.5 * 8 / 23, abs=0.03)
+
+
+def rises(outcome, key):
+  """95% bounds of the share of problems in which a probability rises."""
+  up = getattr(outcome.changes, key) > 0
+  found = stats.binomtest(int(up.sum()), len(up)).proportion_ci(method="wilson")
+  return found.low, found.high
+
+
+def saved(found, labels):
+  """How much less of J HyPO loses than DPO, in standard errors."""
+  less = found[f"DPO, {labels}"].lost - found[f"HyPO, {labels}"].lost
+  assert len(less) >= 100
+  return less.mean() / (less.std(ddof=1) / np.sqrt(len(less)))
+
+
+@pytest.mark.parametrize("misfit", [0.0, 0.5])
+def test_what_the_gallery_says_of_unseen_completions(misfit):
+  found = learned.extrapolate(misfit)
+  online = found["online RL"]
+  exact, few = found["DPO, exact labels"], found["DPO, 64 labels"]
+  # The paper's first: shared features carry the best unseen up. That the seen
+  # fall meanwhile is true as well, and of the unseen too.
+  assert rises(online, "best_unseen")[0] > 0.65
+  assert online.changes.seen_rising.mean() < 0.25
+  assert online.changes.unseen_rising.mean() < 0.25
+  # Its second, DPO's spread, is there with few labels.
+  low, high = (
+    np.ptp(np.quantile(x.changes.best_unseen, [0.05, 0.95]))
+    for x in (online, few)
+  )
+  assert high > 5 * low
+  assert rises(few, "best_unseen")[1] < 0.45
+  assert (
+    rises(found["HyPO, 64 labels"], "best_unseen")[0]
+    > (rises(few, "best_unseen")[1])
+  )
+  assert saved(found, "64 labels") > 3
+  for name in ("DPO, exact labels", "DPO, 64 labels", "HyPO, 64 labels"):
+    assert rises(found[name], "unseen_mass")[1] > 0.5, name
+  if misfit:  # What is learned on the seen doesn't carry over.
+    assert rises(exact, "best_unseen")[1] < 0.5
+    assert saved(found, "exact labels") > 3
+  else:  # Exact labels of a linear reward: DPO's minimiser is the optimum.
+    # From the reference, that is: the reverse KL to the optimum isn't convex in
+    # the parameters, and online RL stays at another minimum in one of 200.
+    same = np.abs(exact.changes.best_unseen - online.changes.best_unseen) < 1e-4
+    assert same.mean() > 0.98 and online.lost[same].max() < 1e-9
+    assert exact.lost.max() < 1e-9
+    assert saved(found, "exact labels") < -3  # The KL term only costs.
 
 
 def test_changes_by_hand():
