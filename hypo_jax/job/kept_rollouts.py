@@ -27,8 +27,8 @@ def make_kept_rollouts(
   stage: Batches,
   *,
   batch_size: int,
-) -> Callable[[int, StepTimer], Rollouts]:
-  """Returns rollouts_at(step, timer); the first call draws those of all steps.
+) -> Callable[[Any, int, StepTimer], Rollouts]:
+  """Returns rollouts_at(state, step, timer); the first call draws them all.
 
   Args:
     job: the job.
@@ -54,7 +54,8 @@ def make_kept_rollouts(
     joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     return prompts["row"], joined
 
-  def rollouts_at(step: int, timer: StepTimer) -> Rollouts:
+  def rollouts_at(state: Any, step: int, timer: StepTimer) -> Rollouts:
+    del state  # They are the reference's.
     if not kept:
       kept.append(timer("rollout", draw))
     rows, drawn = kept[0]

@@ -209,24 +209,17 @@ def make_update(
     fused_step: of `make_fused_step`, which then does the work of both.
     rewards_of: what the methods in `methods.ONLINE` learn from.
   """
-  config = job.config.rollout
-  temperature = settings["temperature"] or 1.0  # PPO's alone.
-  rollout_step = make_rollout_step(job, temperature=temperature)
-  # Each by the names of what it is given, should memory run out.
-  name, given = f"{settings['method']}'s step", ("state", "reference")
-  given += {
-    "ppo": ("rollouts", "rewards", "key"),
-    "rloo": ("rollouts", "rewards"),
-    "grpo": ("rollouts", "rewards"),
-  }.get(settings["method"], ("batch", "rollouts"))
-  train_step = job.watch(name, train_step, *given)
-  if fused_step is not None:
-    given = ("state", "reference", "batch", "keys")
-    fused_step = job.watch(name, fused_step, *given)
-  given = ("policy", "prompt_tokens", "prompt_mask", "keys")
-  rollout_step = job.watch("drawing rollouts", rollout_step, *given)
-  key = job.key("preference", "rollout")
-  drawn: dict[int, Any] = {}
+  train_step = job.watch(
+    f"{settings['method']}'s step",
+    train_step,
+    *_GIVEN.get(settings["method"], _GIVEN[None]),
+  )
+  rollout_step = job.watch(
+    "drawing rollouts",
+    make_rollout_step(job, temperature=settings["temperature"] or 1.0),
+    *("policy", "prompt_tokens", "prompt_mask", "keys"),
+  )
+  keys_at = _make_keys(job)
 
   def draw(params, step: int):
     names = ("prompt_tokens", "prompt_mask", "row")
@@ -236,35 +229,45 @@ def make_update(
     )
     return rollout_step(params, prompt, mask, keys_at(step, row)), row
 
-  def keys_at(step: int, row):
-    return keys.row_keys(jax.random.fold_in(key, step), row)
-
   if settings["method"] in ONLINE:
     return online.make_update(
       job, settings, train_step, reference, draw, rewards_of
     )
-  reference_step = make_reference_step(job, settings)
-
-  kept = make_kept_rollouts(
-    job, rollout_step, reference, stage, batch_size=settings["batch_size"]
-  )
-
-  def draw_ahead(params, step: int):
-    until = min(step + config.every_steps, settings["num_steps"])
-    return {s: draw(params, s)[0] for s in range(step, until)}
-
-  def rollouts_at(state, step: int, timer):
-    if config.source == "reference":
-      return kept(step, timer)
-    if step % config.every_steps == 0:
-      params = train.policy_params(state.trainable, reference, job.adapters)
-      drawn.update(timer("rollout", lambda: draw_ahead(params, step)))
-    return drawn.pop(step)
 
   def pairs_at(step: int) -> PreferenceBatch:
     return sharding.global_rows(
       job.mesh, PreferenceBatch(**stage.batch_at(step))
     )
+
+  reference_step = make_reference_step(job, settings)
+  if fused_step is not None:
+    fused_step = job.watch(
+      f"{settings['method']}'s step",
+      fused_step,
+      *("state", "reference", "batch", "keys"),
+    )
+
+    def fused_update(state, step, timer):
+      batch = timer("data", lambda: pairs_at(step))
+      params = train.policy_params(state.trainable, reference, job.adapters)
+      rollouts = timer.alone("rollout", "train", lambda: draw(params, step)[0])
+      timer.alone(
+        "reference", "train", lambda: reference_step(reference, rollouts.rows)
+      )
+      row_keys = keys_at(step, batch.row)
+      state, metrics, _ = timer(
+        "train", lambda: fused_step(state, reference, batch, row_keys)
+      )
+      return state, metrics
+
+    return fused_update
+
+  if job.config.rollout.source == "reference":
+    rollouts_at = make_kept_rollouts(
+      job, rollout_step, reference, stage, batch_size=settings["batch_size"]
+    )
+  else:
+    rollouts_at = _make_ahead(job, settings, reference, draw)
 
   def update(state, step, timer):
     batch, rollouts, scored = timer("data", lambda: pairs_at(step)), None, None
@@ -280,17 +283,41 @@ def make_update(
     frozen = reference if scored is not None or job.adapters else None
     return timer("train", lambda: train_step(state, frozen, batch, rollouts))
 
-  def fused_update(state, step, timer):
-    batch = timer("data", lambda: pairs_at(step))
-    params = train.policy_params(state.trainable, reference, job.adapters)
-    rollouts = timer.alone("rollout", "train", lambda: draw(params, step)[0])
-    timer.alone(
-      "reference", "train", lambda: reference_step(reference, rollouts.rows)
-    )
-    row_keys = keys_at(step, batch.row)
-    state, metrics, _ = timer(
-      "train", lambda: fused_step(state, reference, batch, row_keys)
-    )
-    return state, metrics
+  return update
 
-  return update if fused_step is None else fused_update
+
+# What a method's step is given, by names to tell should memory run out.
+_GIVEN: dict[str | None, tuple[str, ...]] = {
+  "ppo": ("state", "reference", "rollouts", "rewards", "key"),
+  "rloo": ("state", "reference", "rollouts", "rewards"),
+  "grpo": ("state", "reference", "rollouts", "rewards"),
+  None: ("state", "reference", "batch", "rollouts"),
+}
+
+
+def _make_keys(job: Job) -> Callable[[int, jax.Array], jax.Array]:
+  """Returns keys_at(step, row): a key for each prompt of an update."""
+  key = job.key("preference", "rollout")
+  return lambda step, row: keys.row_keys(jax.random.fold_in(key, step), row)
+
+
+def _make_ahead(
+  job: Job, settings: dict[str, Any], reference: Any, draw: Callable[..., Any]
+) -> Callable[..., Any]:
+  """Returns rollouts_at(state, step, timer), drawn `rollout.every_steps` ahead.
+
+  Those of all updates until the next draw come from the policy as it is now.
+  """
+  every, drawn = job.config.rollout.every_steps, {}
+
+  def draw_ahead(params, step: int):
+    until = min(step + every, settings["num_steps"])
+    return {s: draw(params, s)[0] for s in range(step, until)}
+
+  def rollouts_at(state, step: int, timer):
+    if step % every == 0:
+      params = train.policy_params(state.trainable, reference, job.adapters)
+      drawn.update(timer("rollout", lambda: draw_ahead(params, step)))
+    return drawn.pop(step)
+
+  return rollouts_at
