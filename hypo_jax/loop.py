@@ -10,7 +10,7 @@ processes at the same step, which save before they leave.
 import contextlib
 import math
 import signal
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import jax
@@ -129,7 +129,7 @@ def run_stage(
     state, history = checkpoints.restore(abstract(state), start)
   first = step = start or 0
   log = open_log(start)
-  timer, stuck, diverged = StepTimer(), 0, False
+  timer, doubts = StepTimer(), _Doubts()
   traces = traces or StepTraces(checkpoints.directory, ())
   if start:
     log.say(f"going on from step {step}")
@@ -198,18 +198,8 @@ def run_stage(
         log.write(
           step, metrics | _speed(window, tokens_per_step, seconds_at_peak)
         )
-        if not diverged and (broken := _broken(metrics)):
-          diverged = True
-          log.say(
-            f"warning: {', '.join(broken)} of step {step}: not finite, and "
-            "nothing can be learned from here on; lower the learning rate"
-          )
-        stuck = stuck + 1 if _at_ln2(metrics) else 0
-        if stuck == _STUCK_STEPS:
-          log.say(
-            "warning: the loss has stayed at ln 2; is the policy being "
-            "trained, and is the reference another model?"
-          )
+        for line in doubts.about(step, metrics):
+          log.say(line)
       record()
   log.close()
   return state, history
@@ -249,6 +239,28 @@ def _check_first(name: str, metrics: dict[str, float]) -> None:
       f"is the reference, got {kl:.3g} nats over {length:.3g} tokens: this "
       f"device or compiler (XLA_FLAGS?) scores the two differently"
     )
+
+
+class _Doubts:
+  """What logged metrics give reason to doubt; each is told once."""
+
+  def __init__(self):
+    self._diverged, self._stuck = False, 0
+
+  def about(self, step: int, metrics: dict[str, float]) -> Iterator[str]:
+    """Yields warnings, given the metrics of every logged step in turn."""
+    if not self._diverged and (broken := _broken(metrics)):
+      self._diverged = True
+      yield (
+        f"warning: {', '.join(broken)} of step {step}: not finite, and "
+        "nothing can be learned from here on; lower the learning rate"
+      )
+    self._stuck = self._stuck + 1 if _at_ln2(metrics) else 0
+    if self._stuck == _STUCK_STEPS:
+      yield (
+        "warning: the loss has stayed at ln 2; is the policy being trained, "
+        "and is the reference another model?"
+      )
 
 
 def _broken(metrics: dict[str, float]) -> list[str]:
