@@ -63,15 +63,12 @@ def model_folder(tmp_path_factory):
   return folder
 
 
-def write_texts(path):
-  with path.open("w") as file:
-    for n in range(2000):
-      word = ("good", "bad", "odd")[n % 3]
-      file.write(json.dumps({"text": f"it {n} {word}"}) + "\n")
-
-
 def run(workdir, *flags, config="configs/hypo.py"):
-  flags = (f"--config={config}", *SMALL, f"--workdir={workdir}", *flags)
+  output = call(f"--config={config}", *SMALL, f"--workdir={workdir}", *flags)
+  return json.loads((workdir / "report.json").read_text()), output
+
+
+def call(*flags):
   done = subprocess.run(
     [sys.executable, "run.py", *flags],
     cwd=ROOT,
@@ -80,16 +77,24 @@ def run(workdir, *flags, config="configs/hypo.py"):
     text=True,
   )
   assert done.returncode == 0, done.stderr[-3000:]
-  return json.loads((workdir / "report.json").read_text()), done.stderr
+  return done.stderr
 
 
-@pytest.mark.slow
-def test_texts_a_judge_and_three_methods(tmp_path, model_folder):
-  """Policies learn to say good, from pairs that they were sampled for."""
-  texts = tmp_path / "texts.jsonl"
-  write_texts(texts)
-  report, _ = run(
-    tmp_path / "run",
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+  path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+  with path.open("w") as file:
+    for n in range(2000):
+      word = ("good", "bad", "odd")[n % 3]
+      file.write(json.dumps({"text": f"it {n} {word}"}) + "\n")
+  return path
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory, model_folder, texts):
+  """The work directory and flags of a job of all weights."""
+  workdir = tmp_path_factory.mktemp("judged") / "run"
+  flags = (
     f"--config.model.path={model_folder}",
     f"--config.data.path={texts}",
     "--config.data.layout=text",
@@ -102,17 +107,29 @@ def test_texts_a_judge_and_three_methods(tmp_path, model_folder):
     "--config.preference.method=rloo",
     "--config.baselines.dpo.learning_rate=1e-2",
   )
-  policies = report["policies"]
-  assert {"reference", "dpo", "rloo"} <= policies.keys()
-  assert abs(policies["reference"]["reward_mean"]) < 0.35
-  assert policies["reference"]["invalid_rate"] < 0.1
-  for name in ("dpo", "rloo"):
-    found = policies[name]
+  run(workdir, *flags)
+  return workdir, flags
+
+
+def assert_learned(report, names):
+  for name in names:
+    found = report["policies"][name]
     assert found["win_rate"] > 0.55 + 3 * found["win_rate_stderr"], name
     assert found["win_rate_length_matched"] > 0.55
+
+
+@pytest.mark.slow
+def test_texts_a_judge_and_three_methods(judged):
+  """Policies learn to say good, from pairs that they were sampled for."""
+  workdir, _ = judged
+  report = json.loads((workdir / "report.json").read_text())
+  reference = report["policies"]["reference"]
+  assert abs(reference["reward_mean"]) < 0.35
+  assert reference["invalid_rate"] < 0.1
+  assert_learned(report, ("dpo", "rloo"))
   pairs = [
     json.loads(line)
-    for line in (tmp_path / "run/data/train.jsonl").read_text().splitlines()
+    for line in (workdir / "data/train.jsonl").read_text().splitlines()
   ]
   assert len(pairs) == 256
   assert all(pair["chosen"] != pair["rejected"] for pair in pairs)
@@ -124,35 +141,35 @@ def test_texts_a_judge_and_three_methods(tmp_path, model_folder):
 
 
 @pytest.mark.slow
-def test_the_sentiment_job_on_a_small_model(tmp_path, model_folder):
-  """The job of the real model: adapters, and the three methods of its page."""
-  texts = tmp_path / "texts.jsonl"
-  write_texts(texts)
-  workdir = tmp_path / "run"
-  flags = (
-    f"--config.model.path={model_folder}",
+def test_the_real_models_job_on_a_small_one(tmp_path, judged, texts):
+  """Sentiment's: adapters over an exported model, three methods."""
+  workdir, flags = judged
+  same = ("--config=configs/hypo.py", *SMALL, f"--workdir={workdir}", *flags)
+  call("--mode=export", *same)
+  (base,) = (workdir / "export").iterdir()
+  report, _ = run(
+    tmp_path / "run",
+    f"--config.model.path={base}",
     f"--config.data.path={texts}",
     "--config.data.prompt_words=2",
     "--config.data.num_pairs=256",
     "--config.data.judge=tests.test_judged_job:goodness",
     "--config.lora.rank=4",
     "--config.lora.alpha=8.0",
-    "--config.sft.num_steps=200",
+    "--config.sft.batch_size=64",
     "--config.sft.learning_rate=1e-2",
     "--config.preference.num_steps=24",
     "--config.preference.kl_coef=0.03",
-    "--config.preference.learning_rate=3e-2",
-    "--config.baselines.dpo.learning_rate=3e-2",
-    "--config.baselines.rloo.learning_rate=3e-2",
+    "--config.preference.learning_rate=1e-2",
+    # Twice that, and it has gone 37 nats by the end, where nothing is good.
+    "--config.baselines.dpo.learning_rate=5e-3",
+    "--config.baselines.rloo.learning_rate=1e-2",
+    config="configs/sentiment_smollm2.py",
   )
-  report, _ = run(workdir, *flags, config="configs/sentiment_smollm2.py")
-  policies = report["policies"]
-  assert {"reference", "dpo", "rloo", "hypo"} <= policies.keys()
+  assert_learned(report, ("dpo", "rloo", "hypo"))
   for name in ("dpo", "rloo", "hypo"):
-    found = policies[name]
-    assert found["history"][0]["kl"] < 1e-3, name
-    assert found["win_rate"] > 0.55 + 3 * found["win_rate_stderr"], name
-    assert found["kl"] > 0.01, name
+    history = report["policies"][name]["history"]
+    assert abs(history[0]["kl"]) < 1e-3 < 0.01 < history[-1]["kl"], name
 
 
 @pytest.mark.slow
