@@ -487,6 +487,8 @@ def policies_of_default(workdir, *flags):
     [sys.executable, "run.py", "--config=configs/hypo.py"]
     + [f"--workdir={workdir}", *flags],
     cwd=ROOT,
+    # Here a program's run is longer than its compilation.
+    env=os.environ | {"XLA_FLAGS": ""},
     capture_output=True,
     text=True,
   )
