@@ -209,15 +209,17 @@ def make_update(
     fused_step: of `make_fused_step`, which then does the work of both.
     rewards_of: what the methods in `methods.ONLINE` learn from.
   """
-  train_step = job.watch(
-    f"{settings['method']}'s step",
-    train_step,
-    *_GIVEN.get(settings["method"], _GIVEN[None]),
-  )
+  name = f"{settings['method']}'s step"
+  given = _GIVEN.get(settings["method"], _GIVEN[None])
+  train_step = job.watch(name, train_step, *given)
+  temperature = settings["temperature"] or 1.0  # PPO's alone.
   rollout_step = job.watch(
     "drawing rollouts",
-    make_rollout_step(job, temperature=settings["temperature"] or 1.0),
-    *("policy", "prompt_tokens", "prompt_mask", "keys"),
+    make_rollout_step(job, temperature=temperature),
+    "policy",
+    "prompt_tokens",
+    "prompt_mask",
+    "keys",
   )
   keys_at = _make_keys(job)
 
@@ -241,11 +243,8 @@ def make_update(
 
   reference_step = make_reference_step(job, settings)
   if fused_step is not None:
-    fused_step = job.watch(
-      f"{settings['method']}'s step",
-      fused_step,
-      *("state", "reference", "batch", "keys"),
-    )
+    given = ("state", "reference", "batch", "keys")
+    fused_step = job.watch(name, fused_step, *given)
 
     def fused_update(state, step, timer):
       batch = timer("data", lambda: pairs_at(step))
