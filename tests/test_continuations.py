@@ -130,6 +130,7 @@ def test_a_configuration_reaches_texts_and_judge(tmp_path):
     ("data.judge", "tests.test_continuations:none", "expected a function"),
     ("data.as_messages", True, "data.as_messages: expected none where"),
     ("data.rollout_path", "x", "data.rollout_path: expected none where"),
+    ("data.filter.min_margin", 1.0, "filter.min_margin: expected none where"),
     ("evaluate.reward_model_share", 0.5, "reward_model_share: expected none"),
   ],
 )
@@ -140,10 +141,23 @@ def test_what_texts_have_no_use_for_is_refused(tmp_path, key, value, message):
     setup.make_task(config, tmp_path)
 
 
-def test_the_embedded_world_takes_no_other_judge(tmp_path):
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("data.judge", "hypo_jax.data.judges:vader"),
+    ("data.demonstration_path", "x"),
+    ("data.layout", "shp"),
+    ("data.filter.min_margin", 5.0),
+    ("data.as_messages", True),
+    ("evaluate.reward_model_share", 0.5),
+  ],
+)
+def test_what_the_embedded_world_has_no_use_for_is_refused(
+  tmp_path, key, value
+):
   config = hypo.get_config()
-  config.data.judge = "hypo_jax.data.judges:vader"
-  with pytest.raises(ValueError, match='data.judge: expected "" where'):
+  config.update_from_flattened_dict({key: value})
+  with pytest.raises(ValueError, match=f"{key}: expected none where"):
     setup.make_task(config, tmp_path)
 
 

@@ -87,6 +87,22 @@ def test_a_bad_csv_row_is_lost_alone(tmp_path, raw, reason):
   assert bad.line == 3 and reason in bad.reason
 
 
+@pytest.mark.parametrize("quoted", [(200,), (200, 700)])
+def test_all_rows_that_a_stray_quote_swallows_count_as_lost(tmp_path, quoted):
+  path = tmp_path / "rows.csv"
+  rows = [f"ask {n},yes,no" for n in range(1000)]
+  for n in quoted:
+    rows[n] = f'"ask {n},yes,no'
+  path.write_text("\n".join(["prompt,chosen,rejected", *rows]))
+  with pytest.raises(ValueError, match="(800|501) of 1000") as error:
+    readers.read_preferences(path)
+  last = 1001 if len(quoted) == 1 else 702
+  assert f"quoted from line 202 to {last}" in str(error.value)
+  reading = readers.read_preferences(path, on_bad="skip")
+  assert reading.rows_read == 1000
+  assert [row.line for row in reading.bad_rows] == list(range(202, last + 1))
+
+
 def test_numbers_in_csv_are_read_as_numbers(tmp_path):
   path = tmp_path / "rows.csv"
   path.write_text("text,rating\nfine film,3.5\ndull film,-2\n")
@@ -111,6 +127,34 @@ def test_a_csv_cell_may_be_longer_than_the_modules_own_limit(tmp_path):
 def test_a_file_of_another_format_is_an_error(tmp_path, ending):
   path = write_lines(tmp_path / f"rows{ending}", [GOOD])
   assert str(path) in error_of(path)
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".arrow"])
+def test_a_file_broken_in_the_midst_is_named(tmp_path, ending):
+  path = tmp_path / f"rows{ending}"
+  rows = rows_of("ask", 5000)
+  if ending == ".parquet":
+    write_parquet(path, rows)
+  else:
+    write_saved(tmp_path / "saved", rows, num_files=1)
+    (tmp_path / "saved" / "data-00000-of-00001.arrow").rename(path)
+  whole = path.read_bytes()
+  middle = len(whole) // 3
+  damaged = {
+    ".parquet": whole[:200] + b"\xff" * middle + whole[200 + middle :],
+    ".arrow": whole[:middle],
+  }
+  path.write_bytes(damaged[ending])
+  with pytest.raises(ValueError, match=f"{path}: (broken|expected)"):
+    readers.read_preferences(path)
+
+
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_dates_that_python_does_not_have_are_left_out(tmp_path, unit):
+  dates = pyarrow.array([2**62] * 2, pyarrow.timestamp(unit))
+  table = pyarrow.Table.from_pylist(rows_of("ask")).append_column("t", dates)
+  pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+  assert prompts_of(tmp_path / "rows.parquet") == ["ask 0", "ask 1"]
 
 
 def test_json_that_is_one_list_is_an_error(tmp_path):
@@ -173,6 +217,30 @@ def test_files_of_a_folder_are_splits_and_shards(tmp_path):
   line = error_of(tmp_path, split="train")
   assert "expected one of train_prefs, train_sft" in line
   assert "got 'train'" in line
+
+
+def test_shards_of_the_hubs_older_converter_are_one_split(tmp_path):
+  for split, digits in (("train", "3cb"), ("train", "834"), ("test", "ec7")):
+    shard = int(digits == "834")
+    name = f"{split}-{shard:05}-of-00002-{digits}d295cedeecf91.parquet"
+    write_parquet(tmp_path / "data" / name, rows_of(f"{split} {shard}", 1))
+  (tmp_path / "dataset_infos.json").write_text("{}")
+  assert prompts_of(tmp_path, split="train") == ["train 0 0", "train 1 0"]
+  assert prompts_of(tmp_path, split="test") == ["test 0 0"]
+
+
+@pytest.mark.parametrize(
+  "twin", ["train.jsonl.gz", "data/train.jsonl", "train-00000-of-00001.csv"]
+)
+def test_rows_that_stand_in_a_folder_twice_are_not_read_twice(tmp_path, twin):
+  write_lines(tmp_path / "train.jsonl", rows_of("a"))
+  write_lines(tmp_path / "test.jsonl", rows_of("b"))
+  (tmp_path / twin).parent.mkdir(exist_ok=True)
+  (tmp_path / twin).write_bytes(gzip.compress(b"{}"))
+  line = error_of(tmp_path, split="train")
+  assert "rows of 'train' once" in line
+  assert f"{tmp_path / 'train.jsonl'}" in line and f"{tmp_path / twin}" in line
+  assert prompts_of(tmp_path, split="test") == ["b 0", "b 1"]
 
 
 def test_one_split_needs_no_name_and_folders_of_one_are_read_together(tmp_path):

@@ -200,6 +200,7 @@ def test_duplicates_contradictions_and_identical_sides_are_counted():
     "repeated": 2,
     "contradictory": 3,
     "identical": 2,
+    "repeat_prompt": 0,
   }
 
 
@@ -583,6 +584,35 @@ def test_sequences_beyond_the_models_positions_stop():
   assert "= 12, more than the 11 positions" in result["findings"][0]["text"]
 
 
+def test_rollouts_beyond_the_models_positions_stop():
+  limits = (4, 4, 9)
+  result = inspect(GOOD, limits=limits, max_positions=13)
+  assert "rollout.max_new_tokens" not in result["verdict"]["keys"]
+  result = inspect(GOOD, limits=limits, max_positions=12)
+  assert result["verdict"]["keys"] == ["rollout.max_new_tokens"]
+
+
+def test_fewer_prompts_of_rollouts_than_a_batch_stop():
+  stages = {"preference": stage(1, 3)}
+  prompts = ["p0", "p1", "p2"]
+  result = inspect(GOOD, stages=stages, rollout_prompts=prompts)
+  assert result["verdict"]["ok"]
+  result = inspect(GOOD, stages=stages, rollout_prompts=prompts[:2])
+  assert result["verdict"]["keys"] == ["data.rollout_path"]
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.5, "warning"), (1, "stop")])
+def test_completions_that_begin_with_their_prompt_are_found(share, level):
+  count = int(share * len(GOOD))
+  rows = [
+    row | {s: f"{row['prompt']} {row[s]}" for s in ("chosen", "rejected")}
+    for row in GOOD[:count]
+  ] + GOOD[count:]
+  texts = {f["text"]: f["level"] for f in inspect(rows)["findings"]}
+  (text,) = [text for text in texts if "whole prompt" in text]
+  assert texts[text] == level
+
+
 def test_pairs_of_which_none_has_weight_stop():
   result = inspect([BAD["empty"](i) for i in range(3)])
   assert not result["verdict"]["ok"]
@@ -603,6 +633,17 @@ def test_pairs_of_which_none_has_weight_stop():
     ),
     ({"rows_read": 100, "bad_rows": 2, "on_bad": "skip"}, [("warning", "")]),
     ({"rows_read": 100, "bad_rows": 0, "on_bad": "fatal"}, []),
+    (
+      {"others": [{"key": "k", "rows_read": 9, "bad_rows": 1}]},
+      [("warning", "")],
+    ),
+    (
+      {
+        "on_bad": "auto",
+        "others": [{"key": "k", "rows_read": 9, "bad_rows": 1}],
+      },
+      [("stop", "data.on_bad_rows")],
+    ),
     ({"filters": [{"name": "f", "before": 100, "after": 50}]}, []),
     (
       {"filters": [{"name": "f", "before": 100, "after": 49}]},

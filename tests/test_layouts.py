@@ -122,7 +122,15 @@ def test_a_layout_is_recognised_and_read(tmp_path, name, row, record):
 @pytest.mark.parametrize(
   ("row", "record"),
   [
-    (HH, {"prompt": HH_TURNS, "chosen": " Well.", "rejected": " No."}),
+    (HH, {"prompt": HH_TURNS, "chosen": "Well.", "rejected": "No."}),
+    (
+      {"prompt": HH_PROMPT, "chosen": " Well.", "rejected": "\nNo. "},
+      {"prompt": HH_TURNS, "chosen": "Well.", "rejected": "No. "},
+    ),
+    (
+      {"prompt": HH_TURNS, "chosen": " Well.", "rejected": " No."},
+      {"prompt": HH_TURNS, "chosen": " Well.", "rejected": " No."},
+    ),
     (
       TLDR,
       {
@@ -172,6 +180,26 @@ def test_chat_models_get_messages(tmp_path, row, record):
       "dialogue that goes on",
     ),
     (HH, {"chosen": "\n\nHuman: Ho\n\nAssistant: A"}, "that begin alike"),
+    (
+      {"prompt": HH_PROMPT, "chosen": " Well.", "rejected": " No."},
+      {"chosen": " Well.\n\nHuman: Go on"},
+      "dialogue that goes on",
+    ),
+    (
+      {"prompt": HH_PROMPT, "chosen": " Well.", "rejected": " No."},
+      {"rejected": HH["rejected"]},
+      "rejected: expected the one answer",
+    ),
+    (
+      IMPLICIT,
+      {k: t[2:] for k, t in HH.items()},
+      "from its first character on",
+    ),
+    (
+      IMPLICIT,
+      {k: t.replace("\n", "\r\n") for k, t in HH.items()},
+      "from its first character on",
+    ),
     (HH, {"chosen": HH_PROMPT}, "chosen: empty"),
     (TLDR, {"choice": 2}, "choice: expected 0 or 1, got 2"),
     (TLDR, {"choice": True}, "choice: expected a number, got True"),
@@ -200,6 +228,20 @@ def error_of(path, **kwargs):
     readers.read_preferences(path, **kwargs)
   (line,) = str(error.value).splitlines()
   return line
+
+
+@pytest.mark.parametrize("name", ["auto", "implicit"])
+def test_a_question_under_another_name_is_not_dropped(tmp_path, name):
+  row = {"system": "", "question": "Why?", "chosen": "I do", "rejected": "I am"}
+  path = write_lines(tmp_path / "rows.jsonl", [row] * 3)
+  line = error_of(path, layout=name)
+  assert "what is asked seems to stand under 'question'" in line
+
+
+def test_a_score_that_is_null_is_none(tmp_path):
+  path = write_lines(tmp_path / "rows.jsonl", [SHP | {"score_A": None}])
+  (record,) = readers.read_preferences(path).records
+  assert "chosen_score" not in record
 
 
 def test_a_layout_that_does_not_fit_is_named_with_the_one_that_does(tmp_path):

@@ -16,6 +16,7 @@ KEYS = {
   "blank_lines",
   "filters",
   "leaked_prompts",
+  "others",
 }
 
 
@@ -55,6 +56,45 @@ def test_a_task_counts_what_its_file_held(tmp_path):
   assert task.counts["filters"] == []
   assert sum(map(len, task.pairs.values())) == 60
   json.dumps(task.counts)  # Plain numbers and text.
+
+
+def test_files_beside_the_pairs_are_counted_too(tmp_path):
+  path = write_rows(tmp_path / "rows.jsonl")
+  others = {
+    f"{name}_path": str(
+      write_rows(tmp_path / name, 3, ["{"]).rename(tmp_path / f"{name}.jsonl")
+    )
+    for name in ("rollout", "demonstration")
+  }
+  task = make_task(path, tmp_path, **others)
+  assert task.counts["others"] == [
+    {"key": f"data.{name}", "rows_read": 4, "bad_rows": 1} for name in others
+  ]
+
+
+def test_held_out_prompts_written_as_messages_are_no_demonstrations(tmp_path):
+  """UltraFeedback's prompts are messages, a file's beside it often text."""
+  prompts = [f"ask {n}" for n in range(60)]
+  asked = [{"role": "user", "content": prompt} for prompt in prompts]
+  sides = {
+    side: [[turn, {"role": "assistant", "content": side}] for turn in asked]
+    for side in ("chosen", "rejected")
+  }
+  rows = [
+    {"prompt": p, "chosen": c, "rejected": r}
+    for p, c, r in zip(prompts, *sides.values(), strict=True)
+  ]
+  path, others = tmp_path / "pairs.jsonl", tmp_path / "others.jsonl"
+  path.write_text("\n".join(map(json.dumps, rows)))
+  task = make_task(path, tmp_path, demonstration_path=str(write_rows(others)))
+  assert task.counts["layout"] == "ultrafeedback"
+  taught = {row["prompt"] for row in task.demonstrations}
+  held_out = {
+    row["prompt"][0]["content"]
+    for split in ("validation", "test")
+    for row in task.pairs[split]
+  }
+  assert held_out and taught == set(prompts) - held_out
 
 
 def test_the_embedded_world_has_the_same_counts():

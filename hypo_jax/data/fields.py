@@ -31,6 +31,20 @@ def prompt(row: Row, name: str = "prompt") -> Prompt:
   return found
 
 
+def identity(value: Prompt) -> str:
+  """Returns what prompts share that should not be told apart.
+
+  That is the text, white space aside; one user's turn alone is its text, since
+  files of one set differ in whether they write it as a message.
+  """
+  if not isinstance(value, str):
+    if [message["role"] for message in value] == ["user"]:
+      value = value[0]["content"]
+    else:
+      value = "\n".join(f"{m['role']}: {m['content']}" for m in value)
+  return " ".join(value.split())
+
+
 def completion(row: Row, name: str) -> str:
   """Returns text that isn't blank, of a text or of one assistant message."""
   value = field(row, name)

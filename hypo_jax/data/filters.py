@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from hypo_jax.data.fields import Prompt
+from hypo_jax.data import fields
 
 Records = list[dict[str, Any]]
 
@@ -29,7 +29,7 @@ class Filters:
       times the characters of the shorter one; at least 1.
     max_pairs_per_prompt: pairs of a prompt after its first so many.
     drop_duplicate_prompts: pairs whose prompt stood in an earlier pair, letter
-      case, white space and (of messages) roles aside: one pair a prompt.
+      case and white space aside: one pair a prompt.
   """
 
   min_margin: float = 0.0
@@ -103,14 +103,6 @@ def apply(
   return records, counts
 
 
-def prompt_identity(prompt: Prompt) -> str:
-  """Returns what two prompts share that should not be told apart: the text,
-  white space aside."""
-  if not isinstance(prompt, str):
-    prompt = "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
-  return " ".join(prompt.split())
-
-
 def _wide_margins(records: Records, limit: float) -> Iterable:
   for record in records:
     if "chosen_score" in record:
@@ -128,7 +120,7 @@ def _like_lengths(records: Records, limit: float) -> Iterable:
 def _first_pairs(records: Records, limit: int) -> Iterable:
   seen = collections.Counter()
   for record in records:
-    identity = prompt_identity(record["prompt"])
+    identity = fields.identity(record["prompt"])
     seen[identity] += 1
     if seen[identity] <= limit:
       yield record
@@ -138,10 +130,7 @@ def _first_prompts(records: Records, limit: bool) -> Iterable:
   del limit  # It is on.
   seen = set()
   for record in records:
-    prompt = record["prompt"]
-    if not isinstance(prompt, str):
-      prompt = " ".join(message["content"] for message in prompt)
-    identity = " ".join(prompt.casefold().split())
+    identity = fields.identity(record["prompt"]).casefold()
     if identity not in seen:
       seen.add(identity)
       yield record

@@ -55,6 +55,7 @@ def find(inspection: Inspection) -> list[Finding]:
   if inspection["kind"] == "pairs":
     found += [
       *_duplicates(inspection),
+      *_repeated_prompts(inspection),
       *_length_bias(inspection),
       *_labels(inspection),
     ]
@@ -86,23 +87,8 @@ def _finding(level: str, text: str, advice: str, key: str = "") -> Finding:
 
 def _reading(inspection: Inspection):
   reading = inspection["reading"]
-  bad, rows = reading.get("bad_rows", 0), reading.get("rows_read", 0)
-  share = bad / max(rows, 1)
-  refusing = {"fatal": 0.0, "auto": _BAD_ROWS}
-  if share > refusing.get(reading.get("on_bad"), 1.0):
-    yield _finding(
-      "stop",
-      f"{bad:,} of {rows:,} rows are bad ({_percent(share)}), and training "
-      f'refuses that: data.on_bad_rows is "{reading["on_bad"]}"',
-      'mend the rows, or set data.on_bad_rows to "skip"',
-      "data.on_bad_rows",
-    )
-  elif share > _BAD_ROWS:
-    yield _finding(
-      "warning",
-      f"{bad:,} of {rows:,} rows are bad ({_percent(share)}) and skipped",
-      "see their reasons: a whole kind of row may be missing",
-    )
+  for file in (reading, *reading.get("others", ())):
+    yield from _bad_rows(file, reading.get("on_bad"))
   for step in reading.get("filters") or []:
     before, after = step["before"], step["after"]
     if before and 1 - after / before > _FILTERED:
@@ -118,6 +104,28 @@ def _reading(inspection: Inspection):
       f"{_count(leaked, 'prompt')} in more than one split: held-out numbers "
       "will look better than they are",
       "leave them out of training",
+    )
+
+
+def _bad_rows(file: dict[str, Any], on_bad: str | None):
+  bad, rows = file.get("bad_rows", 0), file.get("rows_read", 0)
+  share = bad / max(rows, 1)
+  place = f" of {file['key']}" if "key" in file else ""
+  refusing = {"fatal": 0.0, "auto": _BAD_ROWS}
+  if share > refusing.get(on_bad, 1.0):
+    yield _finding(
+      "stop",
+      f"{bad:,} of {rows:,} rows{place} are bad ({_percent(share)}), and "
+      f'training refuses that: data.on_bad_rows is "{on_bad}"',
+      'mend the rows, or set data.on_bad_rows to "skip"',
+      "data.on_bad_rows",
+    )
+  elif share > _BAD_ROWS:
+    yield _finding(
+      "warning",
+      f"{bad:,} of {rows:,} rows{place} are bad ({_percent(share)}) and "
+      "skipped",
+      "see their reasons: a whole kind of row may be missing",
     )
 
 
@@ -156,14 +164,20 @@ def _amount(inspection: Inspection):
 def _positions(inspection: Inspection):
   limits, most = inspection["limits"], inspection["max_positions"]
   # Evaluation samples completions twice as long as training's.
-  longest = limits["prompt"] + 2 * limits["completion"]
+  evaluated, drawn = 2 * limits["completion"], limits["rollout"]
+  longest = limits["prompt"] + max(evaluated, drawn)
   if most is not None and longest > most:
+    second = "rollout.max_new_tokens"
+    advice = "lower it: rollouts need not be longer than completions"
+    if evaluated >= drawn:
+      second = "2 data.completion_length"
+      advice = "lower data.prompt_length: it cuts what lies furthest back"
     yield _finding(
       "stop",
-      f"data.prompt_length + 2 data.completion_length = {longest}, more than "
-      f"the {most} positions of the model, and training refuses that",
-      "lower data.prompt_length first: it cuts what lies furthest back",
-      "data.prompt_length",
+      f"data.prompt_length + {second} = {longest}, more than the {most} "
+      "positions of the model, and training refuses that",
+      advice,
+      "data.prompt_length" if evaluated >= drawn else second,
     )
 
 
@@ -261,6 +275,16 @@ def _rollouts(inspection: Inspection):
   rollouts = inspection["rollouts"]
   if not rollouts:
     return
+  size = inspection["stages"].get("preference", {}).get("batch_size", 0)
+  if rollouts["prompts"] < size:
+    yield _finding(
+      "stop",
+      f"{_count(rollouts['prompts'], 'prompt')} of rollouts, fewer than a "
+      f"batch of {size}",
+      f"set preference.batch_size to at most {rollouts['prompts']}, or add "
+      "prompts to data.rollout_path",
+      "data.rollout_path",
+    )
   share = rollouts["cut"] / rollouts["prompts"]
   if share > _CUT_PROMPTS:
     yield _finding(
@@ -297,6 +321,18 @@ def _duplicates(inspection: Inspection):
       "their sides swapped: one of the two labels is wrong",
       "leave both out, or set preference.label_smoothing",
       "preference.label_smoothing",
+    )
+
+
+def _repeated_prompts(inspection: Inspection):
+  rows = inspection["cuts"]["rows"]
+  share = inspection["duplicates"]["repeat_prompt"] / rows
+  if share > _REPEATED:
+    yield _finding(
+      "stop" if share > _MOST else "warning",
+      f"both completions begin with their whole prompt in {_percent(share)} of "
+      "the pairs: the policy would learn to repeat it",
+      "leave the prompt out of chosen and rejected, or the key prompt out",
     )
 
 

@@ -40,8 +40,14 @@ ENDINGS = (
   ".arrow",
 )
 # What folders hold beside rows, under one of the endings.
-_ABOUT = ("state.json", "dataset_info.json", "dataset_dict.json")
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_ABOUT = (
+  "state.json",
+  "dataset_info.json",
+  "dataset_infos.json",
+  "dataset_dict.json",
+)
+# The hub's converter once added a hash.
+_SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?$")
 _CELL_BYTES = 2**30  # csv's own limit is 128 KB.
 
 Rows = Iterator[tuple[int, Callable[[], Any] | None]]
@@ -112,6 +118,8 @@ def find(
       f"data.split: expected one of {', '.join(splits)} in {path}, got "
       f"{asked!r}; pass --config.data.split=NAME, or a path to it"
     )
+  for name in taken:
+    _check_once(name, splits[name])
   files = [file for name in taken for file in splits[name]]
   return [(file.relative_to(path).as_posix(), file) for file in files]
 
@@ -145,7 +153,7 @@ def _splits(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     inside = file.relative_to(folder)
     if any(part.startswith(".") for part in inside.parts):
       continue  # The hub's own bookkeeping.
-    ending = next((e for e in ENDINGS if file.name.endswith(e)), None)
+    ending = _ending(file)
     if ending is None or file.name in _ABOUT or not file.is_file():
       continue
     stem = _SHARD.sub("", file.name.removesuffix(ending))
@@ -154,6 +162,30 @@ def _splits(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
       parts.append(stem)
     splits.setdefault("/".join(parts), []).append(file)
   return splits
+
+
+def _check_once(split: str, files: list[pathlib.Path]) -> None:
+  """Refuses rows that seem to stand in a split twice.
+
+  That is, files of one name or of several formats.
+  """
+  names: dict[str, pathlib.Path] = {}
+  endings: dict[str, pathlib.Path] = {}
+  for file in files:
+    ending = _ending(file)
+    twin = names.setdefault(file.name.removesuffix(ending), file)
+    endings.setdefault(ending, file)
+    if twin == file and len(endings) > 1:
+      twin = files[0]
+    if twin != file:
+      raise ValueError(
+        f"data.split: expected the rows of {split!r} once, got {twin} and "
+        f"{file}; pass the path of one, or move the other away"
+      )
+
+
+def _ending(file: pathlib.Path) -> str | None:
+  return next((e for e in ENDINGS if file.name.endswith(e)), None)
 
 
 def _saved_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -216,6 +248,11 @@ def _csv_rows(path: pathlib.Path) -> Rows:
             f"{path}: expected a header of distinct names, got "
             f"{failure or header}"
           )
+      elif failure and reader.line_num > line:
+        # A stray quote swallows lines that may be rows: each counts as lost.
+        failure += f", in a cell quoted from line {line} to {reader.line_num}"
+        for lost in range(line, reader.line_num + 1):
+          yield lost, functools.partial(_decode_csv, header, cells, failure)
       else:
         yield line, functools.partial(_decode_csv, header, cells, failure)
 
@@ -228,7 +265,7 @@ def _parquet_rows(path: pathlib.Path) -> Rows:
   except pyarrow.ArrowInvalid as error:
     raise ValueError(f"{path}: expected Parquet: {error}") from error
   with file:
-    yield from _batch_rows(file.iter_batches())
+    yield from _batch_rows(path, file.iter_batches())
 
 
 def _arrow_rows(path: pathlib.Path) -> Rows:
@@ -242,15 +279,27 @@ def _arrow_rows(path: pathlib.Path) -> Rows:
         f"{path}: expected an Arrow IPC stream: {error}"
       ) from error
     with stream:
-      yield from _batch_rows(stream)
+      yield from _batch_rows(path, stream)
 
 
-def _batch_rows(batches) -> Rows:
+def _batch_rows(path: pathlib.Path, batches) -> Rows:
+  import pyarrow
+
   line = 0
-  for batch in batches:
-    for index in range(batch.num_rows):
-      line += 1
-      yield line, functools.partial(_decode_arrow, batch, index)
+  try:
+    for batch in batches:
+      # No layout reads a date, and Python has not all that Arrow has.
+      names = [
+        column.name
+        for column in batch.schema
+        if not pyarrow.types.is_temporal(column.type)
+      ]
+      batch = batch.select(names)
+      for index in range(batch.num_rows):
+        line += 1
+        yield line, functools.partial(_decode_arrow, batch, index)
+  except (pyarrow.ArrowException, OSError) as error:
+    raise ValueError(f"{path}: broken after row {line}: {error}") from error
 
 
 def _decode_json(raw: bytes) -> Any:

@@ -157,17 +157,13 @@ def _measure(
   rows, total = [], tokenize.TokenCounts()
   for number, (_, record) in enumerate(flat):
     once = examples.EncodeOnce(tokenizer)
-    try:
-      whole = examples.tokenize_whole(record, once)
-      arrays, counts = examples.tokenize_within(
-        record,
-        once,
-        prompt_length=limits.prompt,
-        completion_length=limits.completion,
-      )
-    except ValueError as error:
-      place = _place(record, number)
-      raise ValueError(f"{place}: {error}") from error
+    whole = tokenize.with_place(record, number, examples.tokenize_whole, once)
+    arrays, counts = examples.tokenize_within(
+      record,
+      once,
+      prompt_length=limits.prompt,
+      completion_length=limits.completion,
+    )
     total += counts
     kept = [arrays[f"{s}_tokens"][arrays[f"{s}_mask"]] for s in sides]
     same = len(sides) == 2 and np.array_equal(*kept)
@@ -185,13 +181,6 @@ def _measure(
     same_scored=columns[-1].astype(bool),
     counts=total,
   )
-
-
-def _place(record: dict[str, Any], number: int) -> str:
-  """Says where a record stands: in its file, else among all that are given."""
-  if "file" in record:
-    return f"{record['file']}:{record['line']}"
-  return f"row {number + 1}"
 
 
 def _by_split(measured: _Measured, limits: Limits) -> dict[str, Any]:
@@ -323,6 +312,6 @@ def _examples(
       prompt_length=limits.prompt,
       completion_length=limits.completion,
     )
-    about = {"why": why, "split": split, "place": _place(record, row)}
+    about = {"why": why, "split": split, "place": tokenize.place(record, row)}
     result.append(about | shown)
   return result

@@ -98,6 +98,13 @@ def recognise(
 
 def _nearest(keys: list[str], layouts: Sequence[Layout]) -> str:
   """Says which layout shares most keys, and what it lacks."""
+  if {"chosen", "rejected"} <= set(keys) and "prompt" not in keys:
+    asked = [key for key in _ASKED_UNDER if key in keys]
+    if asked:
+      return (
+        f"what is asked seems to stand under {asked[0]!r}: name it prompt, or "
+        "leave it out where chosen and rejected are whole texts"
+      )
   if layouts is PAIRS and not {"chosen", "rejected"} & set(keys):
     for known in (_TLDR_SFT.keys, ("prompt", "completion")):
       if set(known) <= set(keys):
@@ -134,6 +141,8 @@ def _repeats_prompt(row: fields.Row) -> bool:
 
 
 _PAIR_KEYS = ("prompt", "chosen", "rejected")
+# Whole texts beside one of these would lose the question.
+_ASKED_UNDER = ("question", "instruction", "input", "query")
 
 # Of pairs; the more particular first.
 PAIRS = (
@@ -168,7 +177,10 @@ PAIRS = (
   Layout(
     "implicit",
     ("chosen", "rejected"),
-    lambda row: _has("chosen", "rejected")(row) and "prompt" not in row,
+    lambda row: (
+      _has("chosen", "rejected")(row)
+      and not {"prompt", *_ASKED_UNDER} & row.keys()
+    ),
     rows.implicit,
   ),
 )

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pairs teach besides quality: duplicates, length, wrong labels.
 
-Two texts are the same where they differ in nothing but white space.
+Two texts are the same where they differ in nothing but white space; prompts, as
+`fields.identity` has it.
 """
 
 import collections
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from hypo_jax.data import fields
+
 Records = list[dict[str, Any]]
 
 _PERCENTS = (1, 5, 25, 50, 75, 95, 99)
 
 
-def identity(text: Any) -> bytes:
+def identity(text: fields.Prompt) -> bytes:
   """Returns what texts, or lists of messages, share that are the same."""
-  if not isinstance(text, str):
-    text = json.dumps([[m["role"], m["content"]] for m in text])
   # 16 bytes, so that a million rows don't stand in memory twice.
-  words = " ".join(text.split()).encode("utf-8", errors="replace")
+  words = fields.identity(text).encode("utf-8", errors="replace")
   return hashlib.blake2b(words, digest_size=16).digest()
 
 
@@ -39,7 +39,8 @@ def duplicates(records: Records) -> dict[str, int]:
     prompts: different ones; shared_prompt: rows whose prompt another row has
     too; repeated: rows that are a pair seen before; contradictory: rows whose
     pair also stands there with its sides swapped; identical: rows whose sides
-    are the same.
+    are the same; repeat_prompt: rows both of whose sides begin with their
+    prompt, a text.
   """
   prompts = [identity(r["prompt"]) for r in records]
   sides = [(identity(r["chosen"]), identity(r["rejected"])) for r in records]
@@ -55,6 +56,12 @@ def duplicates(records: Records) -> dict[str, int]:
       for prompt, (chosen, rejected) in pairs
     ),
     "identical": sum(chosen == rejected for chosen, rejected in sides),
+    "repeat_prompt": sum(
+      isinstance(r["prompt"], str)
+      and r["chosen"].startswith(r["prompt"])
+      and r["rejected"].startswith(r["prompt"])
+      for r in records
+    ),
   }
 
 

@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from hypo_jax.data import fields, formats, readers
 from hypo_jax.data import filters as filters_lib
-from hypo_jax.data import formats, readers
 
 SPLITS = ("train", "validation", "test")
 _TEXT_FIELDS = ("chosen", "rejected", "file")
@@ -51,7 +51,7 @@ class Preferences(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   are explained there.
   """
 
-  VERSION = tfds.core.Version("2.0.0")
+  VERSION = tfds.core.Version("3.0.0")
   LAYOUT: str  # name in `layouts`
   # tfds looks beside the code for checksums of downloads, by way of a package
   # (importlib_resources) that it doesn't install. Nothing is downloaded here.
@@ -306,7 +306,7 @@ def keep_apart(
 
 def _place(prompt: readers.Prompt, *, salt: str = "") -> float:
   """Returns a prompt's place in [0, 1), from a hash of its text."""
-  identity = salt + filters_lib.prompt_identity(prompt)
+  identity = salt + fields.identity(prompt)
   digest = hashlib.sha256(identity.encode("utf-8")).digest()
   return int.from_bytes(digest[:8], "little") / 2**64
 
@@ -317,7 +317,7 @@ def count_leaked_prompts(splits: dict[str, list[dict[str, Any]]]) -> int:
   leaked = set()
   for name, records in splits.items():
     for record in records:
-      identity = filters_lib.prompt_identity(record["prompt"])
+      identity = fields.identity(record["prompt"])
       if seen.setdefault(identity, name) != name:
         leaked.add(identity)
   return len(leaked)

@@ -297,6 +297,7 @@ def _judge_bad_rows(
   if len(bad) > allowed * total:
     raise ValueError(
       f"{found}, more than the {allowed:.2%} allowed; mend them or pass "
-      f'on_bad="skip". The first {min(len(bad), _SHOWN)}:{listing}'
+      'on_bad="skip" (data.on_bad_rows). '
+      f"The first {min(len(bad), _SHOWN)}:{listing}"
     )
   _logger.warning("%s and skipped, the first being:%s", found, listing)

@@ -12,7 +12,8 @@ What an implied prompt is:
   * of conversations, the turns that both have in common; one assistant's turn
     must be left on each side;
   * of dialogues (hh), the text up to the last "\\n\\nAssistant:" in common; an
-    answer after which the dialogue goes on is a bad row;
+    answer after which the dialogue goes on is a bad row, whether the prompt is
+    implied or not;
   * of other texts, what they have in common up to the last place where a run
     of white space begins in both. The white space goes to the completions: no
     word is cut, and most tokenizers join a space to the word after it. Words
@@ -26,24 +27,29 @@ is that of Stiennon et al. 2020, arXiv 2009.01325):
     shp    "POST: {history}\\n\\nRESPONSE:"
 
 The completion then begins with one space. As messages, for models with a chat
-template, the prompt is one user's turn (TL;DR's text, the SHP history alone)
-and the completion has no space before it.
+template, the prompt is one user's turn (TL;DR's text, the SHP history alone).
+Where a text prompt becomes messages, of whatever layout, the completion loses
+the white space before it: no model begins its turn with that.
 """
 
+import re
 from typing import Any
 
 from hypo_jax.data import fields, hh
 
 Record = dict[str, Any]
 
+# Dialogues that lost what they begin with, or have other line ends.
+_HH_TURN = re.compile(r"(\r?\n){2}(Human|Assistant):")
+
 
 def explicit(row: fields.Row, as_messages: bool = False) -> Record:
   """Prompt and completions stand apart."""
-  prompt = _dialogue_prompt(fields.prompt(row), as_messages)
+  prompt = fields.prompt(row)
   chosen, rejected = (
     fields.completion(row, name) for name in ("chosen", "rejected")
   )
-  return _pair(prompt, chosen, rejected) | _scores(row)
+  return _dialogue_pair(prompt, chosen, rejected, as_messages) | _scores(row)
 
 
 def implicit(row: fields.Row, as_messages: bool = False) -> Record:
@@ -82,7 +88,10 @@ def ultrafeedback(row: fields.Row, as_messages: bool = False) -> Record:
 def dialogue(row: fields.Row, as_messages: bool = False) -> Record:
   """HH: both whole dialogues, or split at the last assistant's turn."""
   if "prompt" in row:
-    return explicit(row, as_messages)
+    record = explicit(row, as_messages)
+    for name in ("chosen", "rejected"):
+      _check_one_answer(name, record[name])
+    return record
   chosen, rejected = (fields.text(row, n) for n in ("chosen", "rejected"))
   _check_differ(chosen, rejected)
   shared = chosen[: _num_shared(chosen, rejected)]
@@ -94,13 +103,8 @@ def dialogue(row: fields.Row, as_messages: bool = False) -> Record:
     )
   end = start + len(hh.ASSISTANT)
   for name, text in (("chosen", chosen), ("rejected", rejected)):
-    if hh.HUMAN in text[end:] or hh.ASSISTANT in text[end:]:
-      raise ValueError(
-        f"{name}: expected the one answer after the turns in common, got a "
-        "dialogue that goes on"
-      )
-  prompt = _dialogue_prompt(chosen[:end], as_messages)
-  return _pair(prompt, chosen[end:], rejected[end:])
+    _check_one_answer(name, text[end:])
+  return _dialogue_pair(chosen[:end], chosen[end:], rejected[end:], as_messages)
 
 
 def tldr(row: fields.Row, as_messages: bool = False) -> Record:
@@ -147,7 +151,7 @@ def shp(row: fields.Row, as_messages: bool = False) -> Record:
     prompt,
     *(_answer(fields.text(row, f"human_ref_{n}"), as_messages) for n in names),
   )
-  if "score_A" in row and "score_B" in row:
+  if row.get("score_A") is not None and row.get("score_B") is not None:
     scores = [fields.number(row, f"score_{name}") for name in names]
     record |= dict(zip(("chosen_score", "rejected_score"), scores, strict=True))
   return record
@@ -158,10 +162,10 @@ def demonstration(row: fields.Row, as_messages: bool = False) -> Record:
   if "chosen" in row and "completion" in row:
     raise ValueError("expected chosen or completion, got both")
   name = "completion" if "completion" in row else "chosen"
-  return {
-    "prompt": _dialogue_prompt(fields.prompt(row), as_messages),
-    "chosen": fields.completion(row, name),
-  }
+  prompt, completions = _as_dialogue(
+    fields.prompt(row), [fields.completion(row, name)], as_messages
+  )
+  return {"prompt": prompt, "chosen": completions[0]}
 
 
 def text_alone(row: fields.Row, as_messages: bool = False) -> Record:
@@ -172,19 +176,24 @@ def text_alone(row: fields.Row, as_messages: bool = False) -> Record:
 
 def prompt_alone(row: fields.Row, as_messages: bool = False) -> Record:
   """A prompt; whatever else the row has is not looked at."""
-  return {"prompt": _dialogue_prompt(fields.prompt(row), as_messages)}
+  return {"prompt": _as_dialogue(fields.prompt(row), [], as_messages)[0]}
 
 
 def _cut_texts(chosen: str, rejected: str, as_messages: bool) -> Record:
   _check_differ(chosen, rejected)
+  if turn := _HH_TURN.search(chosen):
+    raise ValueError(
+      "chosen: expected a text, or a dialogue whose turns begin with "
+      f"{hh.HUMAN!r} and {hh.ASSISTANT!r}, from its first character on; got "
+      f"{turn[0]!r} and {chosen[:40]!r} at the start"
+    )
   cut = last_common_boundary(chosen, rejected)
   if cut is None:
     raise ValueError(
       "chosen, rejected: expected texts that begin with the same words (the "
       "prompt) and end in others, got none in common"
     )
-  prompt = _dialogue_prompt(chosen[:cut], as_messages)
-  return _pair(prompt, chosen[cut:], rejected[cut:])
+  return _dialogue_pair(chosen[:cut], chosen[cut:], rejected[cut:], as_messages)
 
 
 def last_common_boundary(first: str, second: str) -> int | None:
@@ -258,10 +267,28 @@ def _post(row: fields.Row) -> str:
   return f"SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"
 
 
-def _dialogue_prompt(prompt: fields.Prompt, as_messages: bool) -> fields.Prompt:
+def _check_one_answer(name: str, text: str) -> None:
+  if hh.HUMAN in text or hh.ASSISTANT in text:
+    raise ValueError(
+      f"{name}: expected the one answer after the prompt, got a dialogue that "
+      "goes on, or begins again"
+    )
+
+
+def _dialogue_pair(
+  prompt: fields.Prompt, chosen: str, rejected: str, as_messages: bool
+) -> Record:
+  prompt, texts = _as_dialogue(prompt, [chosen, rejected], as_messages)
+  return _pair(prompt, *texts)
+
+
+def _as_dialogue(
+  prompt: fields.Prompt, completions: list[str], as_messages: bool
+) -> tuple[fields.Prompt, list[str]]:
+  """Makes messages of a text prompt, if asked to."""
   if as_messages and isinstance(prompt, str):
-    return hh.hh_messages(prompt)
-  return prompt
+    return hh.hh_messages(prompt), [text.lstrip() for text in completions]
+  return prompt, completions
 
 
 def _asked(prompt: str, as_messages: bool) -> fields.Prompt:

@@ -47,8 +47,10 @@ class Task:
     notes: what was skipped while reading, for the terminal.
     counts: of the pairs' file, what JSON holds: "layout", "rows_read"
       (good and bad ones), "bad_rows", "blank_lines", "filters" (a list of
-      {"name", "before", "after"}, pairs, in order) and "leaked_prompts" (in
-      more than one split). The embedded world reads nothing: all are 0.
+      {"name", "before", "after"}, pairs, in order), "leaked_prompts" (in more
+      than one split) and "others" (a list of {"key", "rows_read", "bad_rows"}:
+      the files of prompts and of demonstrations). The embedded world reads
+      nothing: all are 0.
   """
 
   demonstrations: Records
@@ -194,21 +196,21 @@ def preference_file_task(
     split: _distinct([r["prompt"] for r in pairs[split]])[: num_prompts[split]]
     for split in ("validation", "test")
   }
+  others = []
   if rollout_path:
-    rows = readers.read_prompts(
-      rollout_path,
-      on_bad=on_bad,
-      as_messages=as_messages,
-    ).records
-    prompts["rollout"] = [row["prompt"] for row in rows]
+    reading = readers.read_prompts(
+      rollout_path, on_bad=on_bad, as_messages=as_messages
+    )
+    prompts["rollout"] = [row["prompt"] for row in reading.records]
+    others.append(_other("data.rollout_path", reading))
   about = builder.info.metadata
   demonstrations, notes = pairs["train"], _notes(path, about, pairs)
   if demonstration_path:
-    rows = readers.read_demonstrations(
-      demonstration_path,
-      on_bad=on_bad,
-      as_messages=as_messages,
-    ).records
+    reading = readers.read_demonstrations(
+      demonstration_path, on_bad=on_bad, as_messages=as_messages
+    )
+    others.append(_other("data.demonstration_path", reading))
+    rows = reading.records
     demonstrations = [
       row
       for row in rows
@@ -232,8 +234,17 @@ def preference_file_task(
       blank_lines=about["blank_lines"],
       filters=about["filters"],
       leaked_prompts=about["leaked_prompts"],
+      others=others,
     ),
   )
+
+
+def _other(key: str, reading: readers.Reading) -> dict[str, Any]:
+  return {
+    "key": key,
+    "rows_read": reading.rows_read,
+    "bad_rows": len(reading.bad_rows),
+  }
 
 
 def _of_folder(path: str, split: str) -> str:
@@ -275,6 +286,7 @@ def counts(
   blank_lines: int = 0,
   filters: Sequence[dict[str, Any]] = (),
   leaked_prompts: int = 0,
+  others: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
   """Returns `Task.counts`."""
   return {
@@ -284,6 +296,7 @@ def counts(
     "blank_lines": int(blank_lines),
     "filters": [dict(entry) for entry in filters],
     "leaked_prompts": int(leaked_prompts),
+    "others": [dict(entry) for entry in others],
   }
 
 
@@ -300,28 +313,34 @@ class Tokens:
   completion_length: int
 
   def pairs(self, records: Records) -> tuple[Arrays, tokenize.TokenCounts]:
-    return self._stack(tokenize.tokenize_pair, records)
+    return self._stack(
+      tokenize.tokenize_pair,
+      records,
+      completion_length=self.completion_length,
+    )
 
   def demonstrations(self, records: Records):
-    return self._stack(tokenize.tokenize_demonstration, records)
+    return self._stack(
+      tokenize.tokenize_demonstration,
+      records,
+      completion_length=self.completion_length,
+    )
 
   def prompts(self, prompts: list[Any]) -> Arrays:
-    return tokenize.stack_rows(
-      tokenize.tokenize_prompt(
-        {"prompt": prompt}, self.tokenizer, prompt_length=self.prompt_length
-      )
-      for prompt in prompts
-    )[0]
+    records = [{"prompt": prompt} for prompt in prompts]
+    return self._stack(tokenize.tokenize_prompt, records)[0]
 
-  def _stack(self, function, records):
+  def _stack(self, function, records, **lengths):
     return tokenize.stack_rows(
-      function(
+      tokenize.with_place(
         record,
+        number,
+        function,
         self.tokenizer,
         prompt_length=self.prompt_length,
-        completion_length=self.completion_length,
+        **lengths,
       )
-      for record in records
+      for number, record in enumerate(records)
     )
 
 

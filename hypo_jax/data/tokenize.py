@@ -145,6 +145,21 @@ def tokenize_prompt(
   return {"prompt_tokens": tokens, "prompt_mask": mask}, counts
 
 
+def with_place(record, number: int, function, *args, **kwargs):
+  """Returns function(record, *args, **kwargs); errors say which record."""
+  try:
+    return function(record, *args, **kwargs)
+  except ValueError as error:
+    raise ValueError(f"{place(record, number)}: {error}") from error
+
+
+def place(record: Record, number: int) -> str:
+  """Says where a record stands: in its file, else among all that are given."""
+  if "file" in record:
+    return f"{record['file']}:{record['line']}"
+  return f"row {number + 1}"
+
+
 def stack_rows(
   tokenized: Iterable[tuple[Arrays, TokenCounts]],
 ) -> tuple[Arrays, TokenCounts]:

@@ -204,11 +204,12 @@ def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
       f'is not "reviews", got {data.uniform_share} with {data.path!r}'
     )
   if data.path == "reviews":
-    if data.judge:
-      raise ValueError(
-        'data.judge: expected "" where data.path is "reviews", which has a '
-        f"judge, got {data.judge!r}"
-      )
+    _check_unused(
+      config,
+      'data.path is "reviews"',
+      ("data.judge", "data.split", "data.demonstration_path"),
+      layout=data.layout if data.layout != "auto" else "",
+    )
     return tasks.reviews_task(
       num_demonstrations=data.num_demonstrations,
       num_pairs=data.num_pairs,
@@ -231,7 +232,16 @@ def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
     else None,
   }
   if data.layout == "text":
-    _check_texts(config)
+    if not data.judge:
+      raise ValueError(
+        'data.judge: expected module:function where data.layout is "text", to '
+        "label the pairs, got none"
+      )
+    _check_unused(
+      config,
+      'data.layout is "text"',
+      ("data.split", "data.rollout_path", "data.demonstration_path"),
+    )
     return continuations.continuation_task(
       data.path,
       prompt_words=data.prompt_words,
@@ -252,26 +262,21 @@ def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:
   )
 
 
-def _check_texts(config: Any) -> None:
-  """Refuses what texts to be continued have no use for."""
+def _check_unused(
+  config: Any, where: str, names: tuple[str, ...], layout: str = ""
+) -> None:
+  """Refuses settings of pairs' files where pairs are sampled."""
   data = config.data
-  if not data.judge:
-    raise ValueError(
-      'data.judge: expected module:function where data.layout is "text", to '
-      "label the pairs, got none"
-    )
-  none = {
+  used = {name: data[name.removeprefix("data.")] for name in names}
+  used |= {
+    "data.layout": layout,
     "data.as_messages": data.as_messages,
-    "data.split": data.split,
-    "data.rollout_path": data.rollout_path,
-    "data.demonstration_path": data.demonstration_path,
     "evaluate.reward_model_share": config.evaluate.reward_model_share,
   }
-  for name, value in none.items():
+  used |= {f"data.filter.{k}": value for k, value in data.filter.items()}
+  for name, value in used.items():
     if value:
-      raise ValueError(
-        f'{name}: expected none where data.layout is "text", got {value!r}'
-      )
+      raise ValueError(f"{name}: expected none where {where}, got {value!r}")
 
 
 def run_settings(config: Any) -> dict[str, Any]:
