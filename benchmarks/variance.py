@@ -178,12 +178,36 @@ def trace(blocks: Sequence[Moments], block_size: int) -> tuple[float, float]:
     blocks: at least two; summed over independent draws.
     block_size: draws in each.
   """
-  totals = np.stack([np.asarray(b.total, np.float64) for b in blocks])
-  squares = np.array([float(b.squares) for b in blocks])
+  return _jackknifed(_trace, blocks, block_size)
+
+
+def squared_norm(
+  blocks: Sequence[Moments], block_size: int
+) -> tuple[float, float]:
+  """Estimates the squared norm of the expected gradient, and its error.
+
+  Without bias, and so below 0 at times where it drowns in noise; `trace` says
+  what the arguments are.
+  """
 
   def estimate(total, square, n):
-    return (square - total @ total / n) / (n - 1)
+    return total @ total / n**2 - _trace(total, square, n) / n
 
+  return _jackknifed(estimate, blocks, block_size)
+
+
+def _trace(total: np.ndarray, square: float, n: int) -> float:
+  return (square - total @ total / n) / (n - 1)
+
+
+def _jackknifed(
+  estimate: Callable[[np.ndarray, float, int], float],
+  blocks: Sequence[Moments],
+  block_size: int,
+) -> tuple[float, float]:
+  """Returns estimate(total, squares, n) and its standard error."""
+  totals = np.stack([np.asarray(b.total, np.float64) for b in blocks])
+  squares = np.array([float(b.squares) for b in blocks])
   whole = totals.sum(0), squares.sum()
   count = len(blocks)
   without = [
@@ -193,14 +217,6 @@ def trace(blocks: Sequence[Moments], block_size: int) -> tuple[float, float]:
   spread = (count - 1) * np.var(without)
   value = estimate(*whole, count * block_size)
   return float(value), float(np.sqrt(spread))
-
-
-def mean_norm(blocks: Sequence[Moments], block_size: int) -> float:
-  """Estimates the norm of the expected gradient, 0 where it drowns in noise."""
-  n = len(blocks) * block_size
-  total = np.sum([np.asarray(b.total, np.float64) for b in blocks], axis=0)
-  squared = total @ total / n**2 - trace(blocks, block_size)[0] / n
-  return float(np.sqrt(max(squared, 0.0)))
 
 
 def bias(blocks: Sequence[Moments], block_size: int) -> float:
@@ -253,8 +269,9 @@ def variances(
   """Measures every form at one policy.
 
   Returns:
-    By form "trace" of a batch's covariance and its "stderr", "norm" of the
-    expected gradient, and "bias" against the most exact form of the same k.
+    By form "trace" of a batch's covariance and its "stderr", "squared_norm" of
+    the expected gradient and its "norm_stderr", and "bias" against the most
+    exact form of the same k.
   """
   found = {}
   for k in sorted({form.samples_per_prompt for form in FORMS}):
@@ -269,10 +286,12 @@ def variances(
       own = [block[0][i] for block in blocks]
       difference = [block[1][i] for block in blocks]
       value, stderr = trace(own, num_prompts)
+      squared, norm_stderr = squared_norm(own, num_prompts)
       found[form] = {
         "trace": value / num_prompts,
         "stderr": stderr / num_prompts,
-        "norm": mean_norm(own, num_prompts),
+        "squared_norm": squared,
+        "norm_stderr": norm_stderr,
         "bias": None if form is forms[-1] else bias(difference, num_prompts),
       }
   return found
@@ -331,8 +350,10 @@ def summary(
     f"{_SEED.value}): trace of the covariance of the KL's gradient, over the "
     "squared norm of its expectation, from batches of 64 rollouts, of 64 / k "
     "prompts, on the default's model: at 9 the noise is three times as long as "
-    f"the gradient. ± is one standard error, over {_BLOCKS.value} batches. At "
-    "the reference itself all gradients are 0 in every draw, up to rounding. "
+    f"the gradient. ± is one standard error, over {_BLOCKS.value} batches, of "
+    "the trace alone; that of the norm, which a column shares, stands in the "
+    "last row: rows of a column compare better than columns. At the reference "
+    "itself all gradients are 0 in every draw, up to rounding. "
     "Seconds are of CPU, for drawing 64 rollouts and for their gradient, "
     "medians of calls in turn. On the same rollouts, the mean gradients "
     "of estimators with equal k differ no more than chance allows: squared "
@@ -341,17 +362,29 @@ def summary(
     "| estimator | k | " + " | ".join(policies) + " | drawing | gradient |",
     "|---|---|" + "---|" * (len(policies) + 2),
   ]
+  # The form with the least noise tells the norm best.
+  clearest = {
+    name: min(rows.values(), key=lambda row: row["trace"])
+    for name, rows in found.items()
+  }
   for form in FORMS:
     cells = [form.name, str(form.samples_per_prompt)]
-    for rows in found.values():
-      # The form with the least noise tells the norm best.
-      signal = min(rows.values(), key=lambda r: r["trace"])["norm"] ** 2
-      row = rows[form]
+    for name, rows in found.items():
+      signal, row = clearest[name]["squared_norm"], rows[form]
       cells.append(
         f"{row['trace'] / signal:.1f} ± {row['stderr'] / signal:.1f}"
+        if signal > 0
+        else "n/a"
       )
     cells += [f"{s:.3f}" for s in seconds[form]]
     lines.append("| " + " | ".join(cells) + " |")
+  errors = [
+    f"± {row['norm_stderr'] / row['squared_norm']:.0%}"
+    if row["squared_norm"] > 0
+    else "drowned in noise"
+    for row in clearest.values()
+  ]
+  lines.append("| " + " | ".join(["squared norm", "", *errors, "", ""]) + " |")
   return "\n".join(lines) + "\n"
 
 

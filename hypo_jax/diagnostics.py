@@ -68,6 +68,33 @@ def offline_support(pairs: dict[str, np.ndarray]) -> support.Support:
   return support.offline_support(tokens, mask)
 
 
+def seen_shares(
+  samples: PolicySamples, valid: np.ndarray | None, offline: support.Support
+) -> dict[str, float]:
+  """Returns where completions lie: inside the offline pairs, or outside.
+
+  A completion is seen where none of its tokens is outside the pairs' support,
+  and so every n-gram of it, its beginning included, stands in some pair.
+
+  Args:
+    samples: of n x k completions, cut at the training limit.
+    valid: bool [n, k], the judge's; None takes all as valid.
+    offline: of the pairs.
+
+  Returns:
+    Shares "seen", "unseen_valid" and "invalid", which add up to 1; an invalid
+    completion is only counted as such.
+  """
+  flat = (x.reshape(-1, x.shape[-1]) for x in (samples.tokens, samples.mask))
+  seen = ~support.outside_support(offline, *flat).any(-1)
+  good = np.ones_like(seen) if valid is None else valid.reshape(-1)
+  return {
+    "seen": float((seen & good).mean()),
+    "unseen_valid": float((~seen & good).mean()),
+    "invalid": float((~good).mean()),
+  }
+
+
 def describe_coverage(
   samples: PolicySamples, known: Covered
 ) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ Standard errors are over prompts: the completions of one prompt are no
 independent draws.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from hypo_jax import losses
 
-# Longest n-gram that `distinct_ngrams` and `coverage` speak of, in tokens.
+# Of `distinct_ngrams`, in tokens.
 _NGRAM = 3
 
 # What `describe_judged` returns; None where there is no judge.
@@ -66,9 +67,11 @@ class Judged(NamedTuple):
 
 
 def mean_and_stderr(values: np.ndarray) -> tuple[float, float]:
-  """Returns the mean over prompts and its standard error."""
+  """Returns the mean over prompts and its standard error, nan of one prompt."""
   values = np.asarray(values, np.float64)
-  stderr = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+  stderr = math.nan
+  if len(values) > 1:
+    stderr = values.std(ddof=1) / np.sqrt(len(values))
   return float(values.mean()), float(stderr)
 
 
@@ -240,40 +243,6 @@ def _ngrams(tokens: np.ndarray, mask: np.ndarray) -> list[tuple[int, ...]]:
 
 def _flat(x: np.ndarray) -> np.ndarray:
   return x.reshape(-1, x.shape[-1])
-
-
-def coverage(
-  samples: PolicySamples, valid: np.ndarray | None, pairs: dict[str, np.ndarray]
-) -> dict[str, float]:
-  """Where the sampled completions lie: inside the offline pairs, or outside.
-
-  A completion counts as seen when the offline completions hold every one of its
-  3-grams of tokens.
-
-  Args:
-    samples: cut at the training limit.
-    valid: bool [n, k], the judge's; None takes all as valid.
-    pairs: the offline pairs.
-
-  Returns:
-    Shares "seen", "unseen_valid" and "invalid", which add up to 1; an invalid
-    completion is only counted as such.
-  """
-  offline = set()
-  for side in ("chosen", "rejected"):
-    offline.update(_ngrams(pairs[f"{side}_tokens"], pairs[f"{side}_mask"]))
-  seen = np.array(
-    [
-      all(gram in offline for gram in _ngrams(t[None], m[None]))
-      for t, m in zip(_flat(samples.tokens), _flat(samples.mask), strict=True)
-    ]
-  )
-  good = np.ones_like(seen) if valid is None else valid.reshape(-1)
-  return {
-    "seen": float((seen & good).mean()),
-    "unseen_valid": float((~seen & good).mean()),
-    "invalid": float((~good).mean()),
-  }
 
 
 def at_kl(history: list[dict[str, Any]], kl: float) -> np.ndarray | None:

@@ -49,6 +49,41 @@ def uniform(log_probs):
   return samples(np.ones(log_probs.shape, int), log_probs < 1, 0.0, log_probs)
 
 
+@pytest.mark.parametrize(
+  ("tokens", "seen"),
+  [
+    ([5, 6, 1], True),
+    ([5, 7, 1], True),
+    ([5, 6, 7], False),
+    ([6, 1], False),  # No pair begins so.
+    ([1], False),
+    ([9, 1], False),
+    ([5], True),  # As far as it goes.
+  ],
+)
+def test_a_completion_is_seen_where_some_pair_says_all_of_it(tokens, seen):
+  row = np.array([[tokens + [0] * (3 - len(tokens))]])
+  mask = np.arange(3) < np.array([[[len(tokens)]]])
+  drawn = samples(row, mask, 0.0, -1.0)
+  shares = diagnostics.seen_shares(
+    drawn, None, diagnostics.offline_support(pairs())
+  )
+  assert shares == {
+    "seen": float(seen),
+    "unseen_valid": float(not seen),
+    "invalid": 0.0,
+  }
+
+
+def test_shares_add_up_and_the_invalid_are_only_that():
+  shares = diagnostics.seen_shares(
+    ROLLOUTS,
+    np.array([[True, True], [True, False]]),
+    diagnostics.offline_support(pairs()),
+  )
+  assert shares == {"seen": 0.5, "unseen_valid": 0.25, "invalid": 0.25}
+
+
 def test_floors_are_quantiles_of_the_references_own():
   known = diagnostics.covered(pairs(), uniform(-np.arange(101.0)))
   assert known.token_floor == pytest.approx(-99.0)

@@ -140,17 +140,6 @@ def test_matched_kl_interpolates_the_first_crossing_and_pairs_prompts():
   assert rows[3.0]["hypo"] is None and rows[3.0]["difference"] is None
 
 
-def test_coverage_adds_up_and_needs_every_ngram():
-  pairs = {
-    "chosen_tokens": np.array([[1, 2, 3, 4]]),
-    "chosen_mask": np.ones((1, 4), bool),
-    "rejected_tokens": np.array([[5, 6, 7, 8]]),
-    "rejected_mask": np.ones((1, 4), bool),
-  }
-  tokens = np.array([[[1, 2, 3, 4], [1, 2, 3, 5], [5, 6, 7, 8]]], np.int32)
-  drawn = samples(np.zeros((1, 3, 4)), tokens=tokens)
-  valid = np.array([[True, True, False]])
-  shares = statistics.coverage(drawn, valid, pairs)
-  assert shares == pytest.approx(
-    {"seen": 1 / 3, "unseen_valid": 1 / 3, "invalid": 1 / 3}
-  )
+def test_one_prompt_has_no_error():
+  mean, stderr = statistics.mean_and_stderr([0.75])
+  assert mean == 0.75 and np.isnan(stderr)

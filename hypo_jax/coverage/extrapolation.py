@@ -17,9 +17,11 @@ the reward isn't linear. What a random problem is, is our choice:
     reward: mean 0, sd 1 over the completions; its share `misfit` of the
       variance is N(0, 1) noise that is not linear in the features
 
-Policies are minimisers, not what some steps of gradient descent reach. Of a few
-sampled labels that a direction of theta separates, DPO has none: its policy is
-then taken where the loss has no more to give.
+Policies are minima, not what some steps of gradient descent reach, and of these
+the one downhill from the reference: HyPO's loss and J aren't convex in theta,
+and have a better minimum elsewhere in some of the problems. Of a few sampled
+labels that a direction of theta separates, DPO has none: its policy is then
+taken where the loss has no more to give.
 """
 
 import functools

@@ -73,7 +73,7 @@ def _run(job: Job) -> dict[str, Any]:
       )
   with job.clock("test"):
     evaluator, split = make_evaluator(job, reference, tables, "test", learned)
-    measured = measure_all(job, reference, tables, histories, evaluator, split)
+    measured = measure_all(job, reference, histories, evaluator, split)
     optimum = measure_optimum(job, reference, split)
   with job.clock("report"):
     return write_report(job, measured, histories, optimum)

@@ -92,7 +92,6 @@ def _reference_key(job: Job, split: str):
 def measure_all(
   job: Job,
   reference: Any,
-  tables: dict[str, dict[str, np.ndarray]],
   histories: dict[str, list[dict[str, Any]]],
   evaluator: evaluate.Evaluator,
   split: evaluate.Split,
@@ -104,7 +103,6 @@ def measure_all(
   Args:
     job: the job.
     reference: the reference policy's parameters.
-    tables: pairs by split.
     histories: by method.
     evaluator: of `make_evaluator`.
     split: likewise, of the test prompts.
@@ -124,7 +122,7 @@ def measure_all(
       return json.loads(path.read_text())
     entry, samples, judged = evaluator.measure(params(), split, key)
     result = {"step": step} | entry
-    result |= _extras(job, samples, judged, tables["train"])
+    result |= _extras(job, samples, judged, split.covered.offline)
     result = json_values(result)
     if job.leader:
       path.parent.mkdir(exist_ok=True)
@@ -166,11 +164,11 @@ def measure_all(
   return results
 
 
-def _extras(job: Job, samples, judged, train_pairs) -> dict[str, Any]:
+def _extras(job: Job, samples, judged, offline) -> dict[str, Any]:
   """What the report shows beyond the entry."""
   short = samples.cut(job.tokens.completion_length)
   valid = None if judged is None else judged.valid
-  extras = {"coverage": statistics.coverage(short, valid, train_pairs)}
+  extras = {"coverage": diagnostics.seen_shares(short, valid, offline)}
   first = statistics.PolicySamples(*(x[:_NUM_SHOWN_PROMPTS] for x in short))
   texts = evaluate.decode(job.tokens.tokenizer, first)
   extras["shown"] = {"completions": [row[:_NUM_SHOWN] for row in texts]}

@@ -20,7 +20,12 @@ from hypo_jax import (
   train,
 )
 from hypo_jax.batch import PreferenceBatch, Rollouts
-from hypo_jax.checkpoint import Checkpoints, fingerprint, write_json
+from hypo_jax.checkpoint import (
+  Checkpoints,
+  fingerprint,
+  json_values,
+  write_json,
+)
 from hypo_jax.data import pipeline, tasks
 from hypo_jax.job import online, steps, training
 from hypo_jax.job.setup import Job
@@ -252,5 +257,5 @@ def _measured(job: Job, model, trainable, reference, tables: Tables) -> Any:
   path = job.workdir / "evaluations" / "reward_model.json"
   if job.leader:
     path.parent.mkdir(exist_ok=True)
-    write_json(path, result)
+    write_json(path, json_values(result))
   return params

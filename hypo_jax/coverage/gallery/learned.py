@@ -161,7 +161,7 @@ class Outcome(NamedTuple):
 
 
 def extrapolate(misfit: float) -> dict[str, Outcome]:
-  """Finds every method's minimisers for the same 200 problems."""
+  """Finds every method's policy for the same 200 problems."""
   problems = extrapolation.draw_problems(_COUNT, misfit=misfit, seed=0)
   exact = extrapolation.exact_labels(problems)
   best = optimum.optimal_value(
@@ -218,7 +218,9 @@ def spread(found: dict[str, Outcome]) -> Plot:
   )
   reading = (
     f"{_COUNT} random problems, log-linear policies with 8 features, reward "
-    "linear in them, each policy at its loss's minimum. Marks are medians, "
+    "linear in them, each policy at the minimum of its loss that lies downhill "
+    "from the reference (HyPO's loss, and J, may have another elsewhere: they "
+    "aren't convex). Marks are medians, "
     "thick lines half of the problems, thin ones 90%. Online RL raises the "
     f"best unseen completion in {_percent(found, 'online RL')} of them. With "
     "exact labels DPO's minimiser is its optimum, and extrapolates like it; "
