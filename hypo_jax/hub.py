@@ -10,7 +10,10 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# A letter, digit or underscore at both ends of a part, as the hub has it: so
+# that "./model" and "../model" are paths.
+_PART = r"\w(?:[\w.-]*\w)?"
+_NAME = re.compile(f"{_PART}/{_PART}")
 
 
 def is_name(text: str) -> bool:
@@ -34,11 +37,13 @@ def folder(
   how = {"repo_type": kind, "allow_patterns": list(patterns)}
   try:
     return pathlib.Path(huggingface_hub.snapshot_download(name, **how))
-  except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as e:
+  except Exception as e:
+    # A proxy or a dropped connection gives the http library's own errors,
+    # which have no base in common; the cache below decides in any case.
     reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
   try:
     return pathlib.Path(
       huggingface_hub.snapshot_download(name, local_files_only=True, **how)
     )
-  except errors.LocalEntryNotFoundError:
+  except (errors.LocalEntryNotFoundError, errors.HFValidationError):
     return reason

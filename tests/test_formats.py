@@ -342,6 +342,12 @@ def test_a_hub_name_that_is_nowhere_is_one_line(offline_cache, monkeypatch):
   assert "'someone/birds'" in line and "no such path; the hub says" in line
 
 
+@pytest.mark.parametrize("path", ["./birds", "../birds", "someone/birds.git"])
+def test_a_mistyped_path_that_no_hub_name_can_be_is_one_line(path):
+  line = error_of(path)
+  assert path in line and "no such path" in line
+
+
 def test_a_folder_goes_before_the_hub(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   folder = pathlib.Path("someone/birds")

@@ -353,6 +353,35 @@ def test_hub_name_is_found_in_the_cache_where_there_is_no_network(
   assert_same_params(policy.params, models.load(snapshot).params)
 
 
+def test_hub_name_is_found_in_the_cache_where_the_connection_breaks(
+  tmp_path, monkeypatch
+):
+  import huggingface_hub
+
+  class ProxyError(Exception):
+    """As the http library has it: no OSError, and none of the hub's own."""
+
+  def no_way_out(name, *, local_files_only=False, **how):
+    if not local_files_only:
+      raise ProxyError("403 blocked")
+    if name == "some-org/some-model":
+      return str(write_folder(tmp_path / "cached"))
+    raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
+
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", no_way_out)
+  assert models.load("some-org/some-model").config.vocab_size == V
+  with pytest.raises(FileNotFoundError, match="no such path.*403 blocked"):
+    models.load("some-org/other-model")
+
+
+@pytest.mark.parametrize(
+  "path", ["./missing", "../missing", "runs/model.git", "my--models/x", "a/-b"]
+)
+def test_a_mistyped_path_that_no_hub_name_can_be_is_no_such_path(path):
+  with pytest.raises(FileNotFoundError, match="got .*no such path"):
+    models.load(path)
+
+
 def test_missing_package_is_an_error_with_the_command(monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
   with pytest.raises(
