@@ -179,7 +179,7 @@ CASES = [
   (no_end, "expected a token that ends completions"),
   (no_template, "prompt: expected text, since .* no chat template"),
   (no_tokenizer, "model: expected tokenizer.json, none"),
-  (larger_tokenizer, "expected at most vocab_size = 100 tokens"),
+  (larger_tokenizer, "tokenizer: expected ids below vocab_size = 100, .* got"),
   (other_rows, "data.layout: expected rows of a known layout"),
   (of_key(data__layout="shp"), 'expected rows of layout "shp"'),
   (of_key(data__layout="trl"), 'data.layout: expected "auto" or one of'),

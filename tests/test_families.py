@@ -15,6 +15,7 @@ import safetensors.numpy
 from hypo_jax import models, sampling
 from hypo_jax.batch import Rows
 from hypo_jax.models.config import Rope
+from tests import kinds
 from tests import make_checkpoints as made
 
 pytest.importorskip("torch", reason="needs the test extra's torch")
@@ -287,6 +288,42 @@ def test_weights_saved_without_their_head_are_found(checkpoints, tmp_path):
   shutil.copy(folder / "config.json", tmp_path / "bare")
   again = models.load(tmp_path / "bare")
   jax.tree.map(np.testing.assert_array_equal, again.params, ours.params)
+
+
+def test_gemma3_loads_though_its_tokenizer_knows_an_images_token(
+  tmp_path, monkeypatch
+):
+  """That token's id is vocab_size itself: the text models have no row for it.
+
+  A token that text can give, beyond the rows, is refused.
+  """
+  rows = kinds.backend("gemma").get_vocab_size()
+  name, sizes = made.CASES["gemma3"]
+  monkeypatch.setitem(made.CASES, "x", (name, sizes | {"vocab_size": rows}))
+  theirs = made.make("x")
+  theirs.save_pretrained(tmp_path)
+  kinds.write_folder(tmp_path, "gemma")
+  path = tmp_path / "tokenizer.json"
+  values = json.loads(path.read_text("utf-8"))
+  values["added_tokens"].append(
+    values["added_tokens"][0] | {"id": rows, "content": "<image_soft_token>"}
+  )
+  path.write_text(json.dumps(values), "utf-8")
+  ours = models.load(tmp_path)
+  ids = ours.tokenizer.encode_prompt("The answer")
+  assert ids == kinds.tokenizer("gemma").encode_prompt("The answer")
+  tokens = np.array([ids])
+  got = ours.log_probs(tokens, np.ones(tokens.shape, bool))
+  np.testing.assert_allclose(got, made.log_probs(theirs, tokens), atol=1e-4)
+  for tokenizer in (ours.tokenizer, models.load_tokenizer(tmp_path)):
+    with pytest.raises(ValueError, match="got '<image_soft_token>'"):
+      tokenizer.encode_prompt("an <image_soft_token>")
+  last = max(values["model"]["vocab"].items(), key=lambda entry: entry[1])[0]
+  values["model"]["vocab"][last] = rows + 5
+  path.write_text(json.dumps(values), "utf-8")
+  for load in (models.load, models.load_tokenizer):
+    with pytest.raises(ValueError, match=f"vocab_size = {rows}.*{rows + 5}"):
+      load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ TEMPLATE = """{{ bos_token }}
 {% endfor %}
 {{ '[assistant]' if add_generation_prompt }}"""
 SPECIAL = ["<bos>", "<eos>", "<end>", "<pad>"]
+NUM_BYTES = 256 + len(SPECIAL)
 
 
 def byte_level_backend(*, adds_bos: bool) -> tokenizers.Tokenizer:
@@ -195,6 +196,64 @@ def test_a_space_written_as_a_mark_is_shown_as_a_space():
   backend.add_special_tokens(["<eos>"])
   tokenizer = tokenizer_lib.Tokenizer(backend, settings={"eos_token": "<eos>"})
   assert [tokenizer.token_text(i) for i in (1, 2)] == [" a", "b"]
+
+
+def with_image(num_rows, **settings):
+  """A special token of its own is the last, as Gemma 3's for images."""
+  backend = byte_level_backend(adds_bos=True)
+  backend.add_special_tokens(["<image>"])
+  assert backend.token_to_id("<image>") == NUM_BYTES
+  return tokenizer_lib.Tokenizer(
+    backend,
+    settings={"bos_token": "<bos>", "eos_token": "<eos>"} | settings,
+    chat_template=TEMPLATE,
+    num_rows=num_rows,
+  )
+
+
+def test_special_tokens_beyond_the_models_rows_are_refused_in_text_alone():
+  plain, tokenizer = make(), with_image(NUM_BYTES)
+  messages = [{"role": "user", "content": "hé"}]
+  for prompt in ("hé", messages):
+    assert tokenizer.encode_prompt(prompt) == plain.encode_prompt(prompt)
+  assert tokenizer.encode_turn("hé") == plain.encode_turn("hé")
+  error = f": expected .* below vocab_size = {NUM_BYTES}, .* got '<image>'"
+  with pytest.raises(ValueError, match=f"^prompt{error}"):
+    tokenizer.encode_prompt("a<image>b")
+  messages[0]["content"] = "<image>"
+  with pytest.raises(ValueError, match=f"^prompt{error}"):
+    tokenizer.encode_prompt(messages)
+  for encode in (tokenizer.encode_completion, tokenizer.encode_turn):
+    with pytest.raises(ValueError, match=f"^completion{error}"):
+      encode("a<image>")
+  assert not tokenizer.spells("a<image>") and tokenizer.spells("a")
+  wider = with_image(NUM_BYTES + 1)
+  assert wider.encode_completion("<image>") == [NUM_BYTES]
+
+
+def test_tokens_that_rows_need_must_have_a_row():
+  for name in ("bos_token", "eos_token", "pad_token"):
+    with pytest.raises(ValueError, match=f"^{name}: .* got '<image>'"):
+      with_image(NUM_BYTES, **{name: "<image>"})
+
+
+def test_other_tokens_beyond_the_models_rows_are_refused_by_their_ids():
+  error = "^tokenizer: expected ids below vocab_size = {}, .* got {} with id {}"
+  with pytest.raises(ValueError, match=error.format(259, ".*", 259)):
+    with_image(259)
+  added = byte_level_backend(adds_bos=False)
+  added.add_tokens(["<tool>"])
+  gap = tokenizers.Tokenizer(
+    tokenizers.models.BPE(vocab={"<eos>": 0, "a": 1, "b": 9}, merges=[])
+  )
+  for backend, rows, token, i in (
+    (added, NUM_BYTES, "'<tool>'", NUM_BYTES),
+    (gap, 3, "'b'", 9),  # No more tokens than rows, and yet.
+  ):
+    with pytest.raises(ValueError, match=error.format(rows, token, i)):
+      tokenizer_lib.Tokenizer(
+        backend, settings={"eos_token": "<eos>"}, num_rows=rows
+      )
 
 
 def test_saved_tokenizer_loads_equal(tmp_path):

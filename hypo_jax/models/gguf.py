@@ -138,7 +138,9 @@ class GGUFFile:
     freqs = self._tensors.pop(_ROPE_FREQS, None)
     factors = None if freqs is None else np.asarray(freqs.data, np.float32)
     self.config = hf_config.parse(_values(metadata, self._tensors, factors))
-    self.tokenizer = tokenizer_lib.from_gguf(metadata)
+    self.tokenizer = tokenizer_lib.from_gguf(
+      metadata, num_rows=self.config.vocab_size
+    )
     self.names = set(self._tensors)
 
   def read(self, name: str) -> np.ndarray:

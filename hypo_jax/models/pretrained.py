@@ -99,14 +99,8 @@ def load(
   if dtype not in _DTYPES:
     raise ValueError(f"dtype: expected one of {_DTYPES}, got {dtype!r}")
   source = _open(path_or_name)
-  config, tokenizer = source.config, source.tokenizer
-  if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
-    raise ValueError(
-      f"{path_or_name}: expected at most vocab_size = {config.vocab_size} "
-      f"tokens in the tokenizer, got {tokenizer.vocab_size}"
-    )
   computing = "bfloat16" if dtype == "int8" else dtype
-  model = Model(dataclasses.replace(config, compute_dtype=computing))
+  model = Model(dataclasses.replace(source.config, compute_dtype=computing))
   if callable(shardings):
     shardings = shardings(model.abstract_params)
   params = _read_params(source, model, dtype=dtype, shardings=shardings)
@@ -114,7 +108,7 @@ def load(
     apply_fn=model.apply,
     params=params,
     config=model.config,
-    tokenizer=tokenizer,
+    tokenizer=source.tokenizer,
     model=model,
   )
 
@@ -202,6 +196,7 @@ class _Folder:
       self.tokenizer = tokenizer_lib.from_folder(
         folder,
         eos_token_ids=np.atleast_1d([] if ends is None else ends).tolist(),
+        num_rows=self.config.vocab_size,
       )
 
   @functools.cached_property

@@ -25,7 +25,9 @@ Text isn't searched for dialogue markers: a plain string stays plain, and only
 messages go through the template. Special tokens written out in a text become
 those tokens, as in transformers. A turn may end with another token than a text
 does (Gemma: <end_of_turn>, <eos>); both then end completions. A tokenizer
-without EOS or template works until one is needed.
+without EOS or template works until one is needed. One may also know special
+tokens that its model has no rows for (Gemma 3's text models: an image's): then
+text that holds one is refused.
 
 Neither transformers nor torch is needed.
 """
@@ -76,6 +78,7 @@ class Tokenizer:
     chat_template: str | None = None,
     named_templates: Mapping[str, str] | None = None,
     eos_token_ids: Sequence[int] = (),
+    num_rows: int | None = None,
   ):
     """Wraps `backend`.
 
@@ -87,14 +90,18 @@ class Tokenizer:
       chat_template: Jinja source, or None.
       named_templates: others by name, which are saved and not used.
       eos_token_ids: further ids that end a completion.
+      num_rows: of the model's embedding. Only special tokens that text needn't
+        hold may have ids beyond them; None: any may.
 
     Raises:
-      ValueError: for a special token outside the vocabulary, or a template that
-        isn't Jinja.
+      ValueError: for a special token outside the vocabulary, another token
+        beyond the model's rows, or a template that isn't Jinja.
     """
     backend.no_truncation()
     backend.no_padding()
     self._backend = backend
+    self._num_rows = num_rows
+    self._rowless = self._find_rowless()
     self._bare = backends.continuation(backend)
     self._settings = settings
     self._named_templates = dict(named_templates or {})
@@ -119,6 +126,36 @@ class Tokenizer:
     self.pad_token_id = (*ends, 0)[0] if pad is None else pad
     self._prefix = self._find_prefix()
 
+  def _find_rowless(self) -> dict[int, str]:
+    """Returns the special tokens that the model has no rows for."""
+    if self._num_rows is None:
+      return {}
+    added = self._backend.get_added_tokens_decoder()
+    beyond = {
+      i: token
+      for token, i in self._backend.get_vocab().items()
+      if i >= self._num_rows
+    }
+    special = {i for i, token in added.items() if token.special}
+    if wrong := sorted(beyond.keys() - special):
+      raise ValueError(
+        f"tokenizer: expected ids below vocab_size = {self._num_rows}, the "
+        f"model's rows, got {beyond[wrong[0]]!r} with id {wrong[0]} "
+        f"({len(wrong)} such tokens)"
+      )
+    return beyond
+
+  def _check_rows(self, ids: list[int], what: str) -> list[int]:
+    """Returns `ids`; ValueError where the model has no row for one."""
+    wrong = next((i for i in ids if i in self._rowless), None)
+    if wrong is not None:
+      raise ValueError(
+        f"{what}: expected tokens with ids below vocab_size = "
+        f"{self._num_rows}, the model's rows, got {self._rowless[wrong]!r} "
+        f"with id {wrong}"
+      )
+    return ids
+
   def _token_id(self, token: str | None) -> int | None:
     return None if token is None else self._backend.token_to_id(token)
 
@@ -129,6 +166,8 @@ class Tokenizer:
       raise ValueError(
         f"{name}: expected a token of the vocabulary, got {token!r}"
       )
+    if name != "unk_token" and found is not None:
+      self._check_rows([found], name)
     return found
 
   def _find_prefix(self) -> list[int]:
@@ -178,13 +217,16 @@ class Tokenizer:
       return turn
     answer = turn.opening + chat.PROBE
     whole = self._encode(prompt + answer)
-    spaced = self._encode(prompt) + self.encode_completion(" " + answer)
+    spaced = self._encode(prompt) + self._encode_bare(" " + answer)
     if whole == spaced:
       return chat.Turn(" " + turn.opening, turn.closing, turn.end_token)
     return turn
 
   def _encode(self, text: str) -> list[int]:
     return self._backend.encode(text, add_special_tokens=False).ids
+
+  def _encode_bare(self, text: str) -> list[int]:
+    return self._bare.encode(text, add_special_tokens=False).ids
 
   def encode_prompt(self, prompt: str | list[dict[str, str]]) -> list[int]:
     """Returns the ids of text, or of messages and the start of the answer.
@@ -193,8 +235,8 @@ class Tokenizer:
       prompt: text, or messages {"role", "content"} for the chat template.
 
     Raises:
-      ValueError: where no token results, messages come without a template or
-        with roles that it refuses.
+      ValueError: where no token results, or one that the model has no row for;
+        where messages come without a template or with roles that it refuses.
     """
     if isinstance(prompt, str):
       ids = self._encode(prompt)
@@ -208,11 +250,15 @@ class Tokenizer:
         "prompt: expected text of at least one token (this tokenizer adds no "
         f"BOS), got {prompt!r}"
       )
-    return ids
+    return self._check_rows(ids, "prompt")
 
   def encode_completion(self, text: str) -> list[int]:
-    """Returns the ids of `text` after other text; nothing is added to it."""
-    return self._bare.encode(text, add_special_tokens=False).ids
+    """Returns the ids of `text` after other text; nothing is added to it.
+
+    Raises:
+      ValueError: where a token results that the model has no row for.
+    """
+    return self._check_rows(self._encode_bare(text), "completion")
 
   def encode_turn(self, text: str) -> list[int]:
     """Returns the ids of `text` as the template writes an answer.
@@ -222,7 +268,7 @@ class Tokenizer:
     tokens come of a text without any.
 
     Raises:
-      ValueError: without a template.
+      ValueError: without a template, and as `encode_completion`.
     """
     self._needed_template()
     if not self.encode_completion(text):
@@ -236,7 +282,7 @@ class Tokenizer:
 
   def spells(self, text: str) -> bool:
     """Whether encoding gives at least one id, and decoding those the text."""
-    ids = self.encode_completion(text)
+    ids = self._encode_bare(text)
     return bool(ids) and self.decode(ids) == text
 
   def token_text(self, token_id: int) -> str:
@@ -279,7 +325,10 @@ class Tokenizer:
 
 
 def from_folder(
-  folder: str | os.PathLike, *, eos_token_ids: Sequence[int] = ()
+  folder: str | os.PathLike,
+  *,
+  eos_token_ids: Sequence[int] = (),
+  num_rows: int | None = None,
 ) -> Tokenizer:
   """Reads what a folder says of its tokenizer; see `tokenizer_files`.
 
@@ -287,10 +336,11 @@ def from_folder(
     folder: holds tokenizer.json, or vocab.json and merges.txt (GPT-2, Qwen 2),
       and what stands beside them.
     eos_token_ids: ids that the generation config ends on.
+    num_rows: of the model's embedding, as for `Tokenizer`.
 
   Raises:
-    ValueError: for a file that can't be read, or none that describes a
-      tokenizer.
+    ValueError: for a file that can't be read, none that describes a tokenizer,
+      or tokens that the model has no rows for.
   """
   read = tokenizer_files.read(pathlib.Path(folder))
   return Tokenizer(
@@ -299,18 +349,23 @@ def from_folder(
     chat_template=read.chat_template,
     named_templates=read.named_templates,
     eos_token_ids=eos_token_ids,
+    num_rows=num_rows,
   )
 
 
-def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
+def from_gguf(
+  metadata: dict[str, Any], *, num_rows: int | None = None
+) -> Tokenizer:
   """Builds the tokenizer that a GGUF file's metadata describe.
 
   Args:
     metadata: the file's keys, of which general.architecture and those under
       tokenizer.* are read; see `gguf_vocabulary`.
+    num_rows: of the model's embedding, as for `Tokenizer`.
 
   Raises:
-    ValueError: for an unknown kind of tokenizer, or a missing key.
+    ValueError: for an unknown kind of tokenizer, a missing key, or tokens that
+      the model has no rows for.
   """
   read = gguf_vocabulary.read(metadata)
   return Tokenizer(
@@ -318,4 +373,5 @@ def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
     settings=read.settings,
     chat_template=read.chat_template,
     eos_token_ids=read.eos_token_ids,
+    num_rows=num_rows,
   )
