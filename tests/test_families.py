@@ -290,6 +290,32 @@ def test_weights_saved_without_their_head_are_found(checkpoints, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again.params, ours.params)
 
 
+@pytest.mark.parametrize(
+  "case, head",
+  [("gpt2", "lm_head.weight"), ("neox_tied", "embed_out.weight")],
+)
+def test_a_tied_head_is_compared_with_the_embedding(
+  tmp_path, monkeypatch, case, head
+):
+  name, sizes = made.CASES["neox"]
+  tied = (name, sizes | {"tie_word_embeddings": True})
+  monkeypatch.setitem(made.CASES, "neox_tied", tied)
+  made.make(case).save_pretrained(tmp_path)
+  expected = models.load(tmp_path).params
+  path = tmp_path / "model.safetensors"
+  tensors = safetensors.numpy.load_file(path)
+  (embedding,) = (
+    x for k, x in tensors.items() if "wte" in k or "embed_in" in k
+  )
+  safetensors.numpy.save_file(tensors | {head: embedding}, path)
+  jax.tree.map(
+    np.testing.assert_array_equal, models.load(tmp_path).params, expected
+  )
+  safetensors.numpy.save_file(tensors | {head: embedding + 1e-3}, path)
+  with pytest.raises(ValueError, match=f"tie_word_embeddings: .*{head}"):
+    models.load(tmp_path)
+
+
 def test_gemma3_loads_though_its_tokenizer_knows_an_images_token(
   tmp_path, monkeypatch
 ):

@@ -305,6 +305,13 @@ def test_copies_that_transformers_ignores_are_ignored(tmp_path):
   assert "head" not in models.load(tmp_path / "a").params
 
 
+def test_a_tied_head_of_its_own_weights_is_refused(tmp_path):
+  write_folder(tmp_path / "a", random_weights(), tie_word_embeddings=True)
+  error = "^tie_word_embeddings: expected false, since lm_head.weight .* true"
+  with pytest.raises(ValueError, match=error):
+    models.load(tmp_path / "a")
+
+
 def test_truncated_and_missing_files_are_named(tmp_path):
   folder = write_folder(tmp_path / "a")
   file = folder / "model.safetensors"

@@ -48,6 +48,8 @@ _DTYPES = ("float32", "bfloat16", "float16", "int8")
 # Weights in safetensors alone, and whatever describes them.
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 
+_HEADS = {"lm_head.weight", "embed_out.weight"}
+
 # Buffers that old versions of transformers saved beside the weights.
 _BUFFERS = re.compile(
   r"(rotary_emb\.inv_freq|\.(attn|attention)\.(masked_)?bias)$"
@@ -280,13 +282,25 @@ def _check_names(
     )
   unknown = {name for name in names if not _BUFFERS.search(name)}
   if config.tied_embeddings:
-    # Copies of the embedding.
-    unknown -= {"lm_head.weight", "embed_out.weight"}
+    unknown -= _HEADS  # Copies of the embedding: `_check_tied`.
   if unknown := sorted(unknown - expected):
     raise ValueError(
       f"{unknown[0]}: a weight that this architecture hasn't got, expected "
       f"none ({len(unknown)} such weights)"
     )
+
+
+def _check_tied(source: _Source, table: dict[str, families.Tensor]) -> None:
+  """Raises ValueError where a tied head's weights aren't the embedding's."""
+  (embedding,) = (
+    name for name, tensor in table.items() if tensor.paths == (("embedding",),)
+  )
+  for head in sorted(_HEADS & source.names):
+    if not np.array_equal(source.read(head), source.read(embedding)):
+      raise ValueError(
+        f"tie_word_embeddings: expected false, since {head} isn't equal to "
+        f"{embedding}, got true; with true, delete {head}"
+      )
 
 
 def _read_params(
@@ -295,6 +309,8 @@ def _read_params(
   config = model.config
   table = families.tensors(config, _paths(model))
   _check_names(source.names, config, table)
+  if config.tied_embeddings:
+    _check_tied(source, table)
   places = {
     path: (name, tensor, part)
     for name, tensor in table.items()
