@@ -267,6 +267,25 @@ def test_settings_that_would_change_results_are_refused_by_name(
     models.load(tmp_path / "a")
 
 
+def test_settings_that_change_no_result_are_passed_over(tmp_path):
+  """Of old files, of generation, and of heads for other tasks."""
+  plain = models.load_config(write_folder(tmp_path / "a"))
+  harmless = {
+    "_attn_implementation_autoset": True,
+    "_num_labels": 2,
+    "gradient_checkpointing": True,
+    "max_length": 20,
+    "n_special": 0,
+    "num_labels": 2,
+    "predict_special_tokens": True,
+    "temperature": 0.6,
+    "tie_encoder_decoder": False,
+    "torchscript": False,
+  }
+  write_folder(tmp_path / "a", **harmless)
+  assert models.load_config(tmp_path / "a") == plain
+
+
 @pytest.mark.parametrize(
   "key", ["architectures", "hidden_size", "vocab_size", "rms_norm_eps"]
 )

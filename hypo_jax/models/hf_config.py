@@ -20,17 +20,19 @@ from hypo_jax.models.families import FAMILIES
 # Of training, generation, heads for other tasks, and of the file's making.
 _HARMLESS = set(
   """
-  _name_or_path attention_dropout attention_probs_dropout_prob attn_pdrop
-  auto_map bos_token_id cache_implementation chunk_size_feed_forward
-  classifier_dropout dtype embd_pdrop eos_token_id hidden_dropout
-  hidden_dropout_prob id2label initializer_range intermediate_dropout
-  is_decoder is_llama_config label2id
-  model_max_length output_attentions output_hidden_states pad_token_id prefix
-  pretraining_tp problem_type reorder_and_upcast_attn resid_pdrop return_dict
-  summary_activation summary_first_dropout summary_proj_to_labels summary_type
-  summary_use_proj task_specific_params tokenizer_class torch_dtype
-  transformers.js_config transformers_version use_cache unk_token_id
-  unsloth_fixed unsloth_version n_ctx
+  _attn_implementation_autoset _name_or_path _num_labels attention_dropout
+  attention_probs_dropout_prob attn_pdrop auto_map bos_token_id
+  cache_implementation chunk_size_feed_forward classifier_dropout dtype
+  embd_pdrop eos_token_id gradient_checkpointing hidden_dropout
+  hidden_dropout_prob id2label initializer_range intermediate_dropout is_decoder
+  is_llama_config label2id max_length model_max_length n_ctx n_special
+  num_labels output_attentions output_hidden_states pad_token_id
+  predict_special_tokens prefix pretraining_tp problem_type
+  reorder_and_upcast_attn resid_pdrop return_dict summary_activation
+  summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+  task_specific_params temperature tie_encoder_decoder tokenizer_class
+  torch_dtype torchscript transformers.js_config transformers_version
+  unk_token_id unsloth_fixed unsloth_version use_cache
   """.split()
 )
 
