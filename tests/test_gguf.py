@@ -114,8 +114,17 @@ def llama3_factors(scaling, head_dim):
   return np.array(factors, np.float32)
 
 
-def write(path, model, architecture, *, kinds=None, window=None):
-  """Writes a model as a GGUF file; `kinds` gives matrices' types."""
+def write(path, model, architecture, *, kinds=None, near_base=None):
+  """Writes a model as a GGUF file.
+
+  Args:
+    path: the file.
+    model: transformers'.
+    architecture: as GGUF names it.
+    kinds: matrices' types, by name.
+    near_base: rotary base of layers with a window; None: as files were before
+      they said it.
+  """
   config = model.config
   writer = gguf.GGUFWriter(path, architecture)
   writer.add_block_count(config.num_hidden_layers)
@@ -134,6 +143,8 @@ def write(path, model, architecture, *, kinds=None, window=None):
     writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
     writer.add_rope_scaling_factor(rope["factor"])
   writer.add_rope_freq_base(rope["rope_theta"])
+  if near_base is not None:
+    writer.add_rope_freq_base_swa(near_base)
   if architecture.startswith("gemma"):
     writer.add_sliding_window(config.sliding_window)
   if architecture == "gemma2":
@@ -160,15 +171,16 @@ def write(path, model, architecture, *, kinds=None, window=None):
   return path
 
 
-def as_gguf_says(case):
+def as_gguf_says(case, near_base=10_000.0):
   """A case with the settings that GGUF files take for granted."""
   model = made.make(case)
   config = model.config
   if case == "gemma2" or case == "gemma3":
-    # The query scale is the head's width; near layers' base is 10,000.
+    # The query scale is the head's width; near layers' base is 10,000 where the
+    # file doesn't say it.
     config.query_pre_attn_scalar = config.head_dim
     if case == "gemma3":
-      config.rope_parameters["sliding_attention"]["rope_theta"] = 10_000.0
+      config.rope_parameters["sliding_attention"]["rope_theta"] = near_base
   if case == "mistral":
     config.sliding_window = None  # llama.cpp's llama has no windows.
   if case == "llama3":
@@ -188,6 +200,24 @@ def test_gguf_log_probs_equal_transformers(tmp_path, case):
   got = ours.log_probs(tokens, np.ones(tokens.shape, bool))
   expected = made.log_probs(theirs, tokens)
   np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("base", [10_000.0, 100.0])
+def test_gemma3s_near_base_is_read_where_the_file_says_it(tmp_path, base):
+  theirs = as_gguf_says("gemma3", near_base=base)
+  ours = models.load(
+    write(tmp_path / "a.gguf", theirs, "gemma3", near_base=base)
+  )
+  assert {rope.theta for rope in ours.config.rope} == {base, 3000.0}
+  tokens = np.random.default_rng(0).integers(0, V, (3, 26))
+  got = ours.log_probs(tokens, np.ones(tokens.shape, bool))
+  expected = made.log_probs(theirs, tokens)
+  np.testing.assert_allclose(got, expected, atol=1e-4)
+  # Gemma 2 has no such key.
+  gemma2 = as_gguf_says("gemma2")
+  path = write(tmp_path / "b.gguf", gemma2, "gemma2", near_base=base)
+  with pytest.raises(ValueError, match="gemma2.rope.freq_base_swa: expected"):
+    models.load(path)
 
 
 @pytest.mark.parametrize("case", ["llama2", "smollm2", "qwen2"])

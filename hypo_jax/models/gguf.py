@@ -83,6 +83,8 @@ _GEMMA_KEYS = _WINDOW_KEYS | {
   "rope.scaling.type",
   "rope.scaling.factor",
 }
+# The base of layers with a window, which older converters didn't write.
+_NEAR_BASE = "rope.freq_base_swa"
 # Sizes that take another query scale (llama.cpp knows them by their depth).
 _WIDE_QUERIES = {("gemma2", 46), ("gemma3", 62)}
 # What Meta's Llama 3 files use beside the factor, which varies.
@@ -228,6 +230,8 @@ def _check(architecture: str, values: dict[str, Any]) -> None:
   known = set(_KNOWN_KEYS)
   if architecture.startswith("gemma"):
     known |= _GEMMA_KEYS
+  if architecture == "gemma3":
+    known |= {_NEAR_BASE}
   if unknown := sorted(set(values) - known):
     raise ValueError(
       f"{architecture}.{unknown[0]}: expected a plain {architecture}, can't "
@@ -266,7 +270,8 @@ def _gemma_values(architecture, values, theta: float, head_dim: int):
   }
   if architecture == "gemma2":
     return config | {"rope_parameters": wide}
-  near = {"rope_type": "default", "rope_theta": 10_000.0}
+  near_theta = _shortest(values.get(_NEAR_BASE, 10_000.0))
+  near = {"rope_type": "default", "rope_theta": near_theta}
   both = {"full_attention": wide, "sliding_attention": near}
   return config | {"rope_parameters": both}
 
