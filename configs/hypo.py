@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
   config.data.uniform_share = 0.0  # of reviews' pairs, not from the reference
   config.data.prompt_words = 4  # layout text only: how many are gone on from
   config.data.judge = ""  # module:function of completions; reviews has its own
-  config.data.as_messages = False  # text prompts to the chat template
+  config.data.as_messages = False  # text prompts go through a chat template
   config.data.validation_fraction = 0.1  # of a file's prompts
   config.data.test_fraction = 0.15
   config.data.on_bad_rows = "auto"  # fatal above 1%; or "skip", "fatal"

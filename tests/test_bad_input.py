@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from configs import hypo
 from hypo_jax import models
-from hypo_jax.job import run_job
+from hypo_jax.job import lowering, run_job
 from tests import kinds
 
 KIND = "qwen2"
@@ -188,7 +188,6 @@ CASES = [
   (of_key(data__path="nowhere.jsonl"), "path: expected a file .*no such path"),
   (of_key(model__path="nowhere"), "path_or_name: expected a folder"),
   (not_gguf, "expected a whole GGUF file"),
-  (of_key(data__as_messages=True), "no good row among 40"),
   (of_key(data__prompt_length=60), "expected at most 64 positions, got 76"),
   (of_key(rollout__max_new_tokens=60), "expected at most 64 positions, got 72"),
   (
@@ -201,6 +200,32 @@ CASES = [
   (of_key(preference__kl_coef=0.0), "kl_coef: expected a number > 0 for hypo"),
   (of_key(preference__estimator="k3"), "estimator: expected one of"),
   (of_key(mesh__fsdp=3), "mesh: .*expected a product"),
+  (of_key(seed=-1), "seed: expected at least 0, got -1"),
+  (
+    of_key(model__compute_dtype="bf16"),
+    "model.compute_dtype: expected float32",
+  ),
+  (of_key(model__param_dtype="float23"), "model.param_dtype: expected float32"),
+  (of_key(checkpoint__every_steps=0), "checkpoint.every_steps: expected at le"),
+  (of_key(checkpoint__keep=0), "checkpoint.keep: expected at least 1, got 0"),
+  (of_key(evaluate__every_steps=0), "evaluate.every_steps: expected at least"),
+  (of_key(evaluate__num_prompts=0), "evaluate.num_prompts: expected at least"),
+  (of_key(evaluate__samples_per_prompt=0), "evaluate.samples_per_prompt: exp"),
+  (of_key(rollout__samples_per_prompt=0), "rollout.samples_per_prompt: expec"),
+  (of_key(rollout__max_new_tokens=-1), "rollout.max_new_tokens: expected at"),
+  (of_key(preference__num_steps=0), "preference.num_steps: expected at least"),
+  (of_key(preference__max_grad_norm=0.0), "max_grad_norm: expected a number"),
+  (of_key(preference__max_grad_norm=-1.0), "max_grad_norm: expected a number"),
+  (of_key(preference__weight_decay=-0.1), "weight_decay: expected a number >="),
+  (of_key(preference__warmup_steps=-5), "warmup_steps: expected a number >= 0"),
+  (
+    of_key(
+      preference__batch_size=64,
+      preference__micro_batch_size=4,
+      baselines__dpo__batch_size=64,
+    ),
+    "preference.batch_size: expected at most the .* pairs, got 64",
+  ),
 ]
 
 
@@ -219,6 +244,17 @@ def test_bad_input_is_one_line_that_says_what_was_expected(
   assert "expected" in str(caught.value)
   assert all("pairs.jsonl:" in row for row in rows) and len(rows) <= 10
   assert not (tmp_path / "work" / "checkpoints").exists()
+
+
+def test_aot_lowers_the_model_of_the_path_where_that_is_here(job):
+  config, _, _ = job
+  ids, described = lowering.model_of(config)
+  assert dataclasses.replace(described, remat=False) == CONFIG
+  tokenizer = models.load_tokenizer(config.model.path)
+  assert ids.eos_token_id == tokenizer.eos_token_id
+  config.model.path = "owner/elsewhere"
+  ids, described = lowering.model_of(config)
+  assert described.num_layers == config.model.architecture.num_hidden_layers
 
 
 @pytest.mark.slow

@@ -401,7 +401,6 @@ BAD = {
   "swapped": lambda i: pair("p", *(("a", "b") if i % 2 else ("b", "a"))),
   "wrong label": lambda i: scored(-1)[0] | {"prompt": f"p{i}"},
   "tied label": lambda i: scored(0)[0] | {"prompt": f"p{i}"},
-  "dialogue": lambda i: pair(f"\n\nHuman: p{i}", f"a{i}", f"b{i}"),
   "empty": lambda i: pair(f"p{i}", "", f"b{i}"),
   "text after EOS": lambda i: pair(f"p{i}", f"a{i} <eos> a", f"b{i}"),
 }
@@ -424,7 +423,6 @@ def find(result):
     ("same start", 1, "warning", "data.completion_length"),
     ("repeated", 6, "warning", ""),  # The first of them repeats nothing.
     ("swapped", 1, "warning", "preference.label_smoothing"),
-    ("dialogue", 0, "warning", "data.as_messages"),
     ("empty", 0, "warning", ""),
     ("text after EOS", 0, "warning", ""),
   ],
@@ -433,12 +431,19 @@ def test_a_finding_speaks_beyond_its_threshold(name, silent, level, key):
   def rows(number):
     return [BAD[name](i) for i in range(number)] + GOOD[number:]
 
-  tokenizer = Words(chat_template="a template")
-  assert find(inspect(rows(silent), tokenizer=tokenizer)) == []
-  result = inspect(rows(silent + 1), tokenizer=tokenizer)
+  assert find(inspect(rows(silent))) == []
+  result = inspect(rows(silent + 1))
   assert find(result) == [(level, key)]
   assert result["verdict"]["ok"] is True
   assert result["verdict"]["text"] == "OK to train, with 1 warning"
+
+
+def test_text_beside_a_chat_template_is_found_where_it_asks_for_an_answer():
+  tokenizer = Words(chat_template="a template")
+  result = inspect(GOOD, tokenizer=tokenizer)
+  assert find(result) == [("warning", "data.as_messages")]
+  reading = {"layout": "text"}
+  assert find(inspect(GOOD, tokenizer=tokenizer, reading=reading)) == []
 
 
 @pytest.mark.parametrize(

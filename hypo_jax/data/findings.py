@@ -195,11 +195,14 @@ def _prompts(inspection: Inspection):
       "data.prompt_length",
     )
   yield from _roomy("data.prompt_length", limit, holding, "prompts")
-  if dialogues := inspection["dialogues_as_text"]:
+  # Texts that are to be continued are none to answer.
+  if inspection["reading"].get("layout") == "text":
+    return
+  if texts := inspection["prompts_as_text"]:
     yield _finding(
       "warning",
-      f"{_count(dialogues, 'prompt')} of the form Human:, Assistant: go in as "
-      "plain text, though the tokenizer has a chat template",
+      f"{_count(texts, 'prompt')} in plain text, though the tokenizer has a "
+      "chat template",
       "set data.as_messages to True for an instruction-tuned model",
       "data.as_messages",
     )

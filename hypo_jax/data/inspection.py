@@ -99,7 +99,7 @@ def inspect_records(
   Returns:
     What JSON can hold: kind ("pairs" or "demonstrations"), limits, stages,
     max_positions, reading, rows (by split), tokens (a `TokenCounts`), lengths,
-    cuts, padding, dialogues_as_text, duplicates, length_bias, labels, rollouts,
+    cuts, padding, prompts_as_text, duplicates, length_bias, labels, rollouts,
     examples, findings, verdict. What doesn't apply is None.
 
   Raises:
@@ -122,7 +122,7 @@ def inspect_records(
     "lengths": _lengths(measured, limits),
     "cuts": _cuts(measured, limits),
     "padding": 1 - float(real.sum()) / (rows * positions),
-    "dialogues_as_text": _dialogues_as_text(measured.records, tokenizer),
+    "prompts_as_text": _prompts_as_text(measured.records, tokenizer),
     "duplicates": None,
     "length_bias": None,
     "labels": None,
@@ -266,14 +266,11 @@ def _cuts(measured: _Measured, limits: Limits) -> dict[str, int]:
   return result
 
 
-def _dialogues_as_text(records: Records, tokenizer: Any) -> int:
-  """Counts dialogues that a chat template would be there for."""
+def _prompts_as_text(records: Records, tokenizer: Any) -> int:
+  """Counts prompts that a chat template would be there for."""
   if not getattr(tokenizer, "chat_template", None):
     return 0
-  return sum(
-    isinstance(r["prompt"], str) and r["prompt"].startswith("\n\nHuman:")
-    for r in records
-  )
+  return sum(isinstance(record["prompt"], str) for record in records)
 
 
 def _rollouts(

@@ -29,7 +29,7 @@ from hypo_jax.models import quantized
 
 
 @dataclasses.dataclass(frozen=True)
-class _TokenIds:
+class TokenIds:
   """All of a tokenizer that a step knows."""
 
   eos_token_id: int | tuple[int, ...]
@@ -136,7 +136,7 @@ def lower(config: Any, mesh: Mesh) -> Lowered:
 
 def _abstract_job(config: Any, mesh: Mesh) -> setup.Job:
   """Returns a job whose parameters are shapes, and which has no data."""
-  ids, described = _token_ids(config)
+  ids, described = model_of(config)
   model = models.Model(described)
   setup.check_length(config, described.max_positions)
   setup.check_batches(config, mesh)
@@ -158,7 +158,18 @@ def _abstract_job(config: Any, mesh: Mesh) -> setup.Job:
   )
 
 
-def _token_ids(config: Any) -> tuple[_TokenIds, models.TransformerConfig]:
+def model_of(config: Any) -> tuple[TokenIds, models.TransformerConfig]:
+  """Returns the ids that end completions, and the model that is lowered.
+
+  It is that of model.path where such a folder or file is on this machine, else
+  what model.architecture describes.
+  """
+  path = config.model.path
+  if path and pathlib.Path(path).exists():
+    tokenizer = models.load_tokenizer(path)
+    ids = TokenIds(tokenizer.eos_token_id, tokenizer.pad_token_id)
+    described = models.load_config(path)
+    return ids, dataclasses.replace(described, **setup.run_settings(config))
   values = config.model.architecture
   if "vocab_size" in values:
     if "eos_token_id" not in values:
@@ -169,10 +180,10 @@ def _token_ids(config: Any) -> tuple[_TokenIds, models.TransformerConfig]:
     ends = tuple(ends) if isinstance(ends, list | tuple) else ends
     last = ends[0] if isinstance(ends, tuple) else ends
     pad = values.get("pad_token_id")
-    ids = _TokenIds(ends, last if pad is None else pad)
+    ids = TokenIds(ends, last if pad is None else pad)
     return ids, setup.architecture(config)
   tokenizer = reviews.WordTokenizer()
-  ids = _TokenIds(tokenizer.eos_token_id, tokenizer.pad_token_id)
+  ids = TokenIds(tokenizer.eos_token_id, tokenizer.pad_token_id)
   return ids, setup.architecture(
     config,
     vocab_size=tokenizer.vocab_size,
