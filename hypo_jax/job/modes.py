@@ -6,9 +6,10 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from hypo_jax import evaluate, models, report, train
+from hypo_jax import evaluate, hub, models, report, sharding, train
 from hypo_jax.checkpoint import best_step
 from hypo_jax.job import rewards
 from hypo_jax.job.pairs import get_pairs, score_reference
@@ -108,7 +109,8 @@ def export_checkpoint(
     job: the job.
     checkpoint: see `load_policy`.
     adapter: write the adapter alone, as a folder of the PEFT library; where
-      fine-tuning changed the base, that is written beside it.
+      that can't load the base, because fine-tuning changed it or because it
+      comes from a file or a package, the base is written beside it.
 
   Raises:
     ValueError: if there is no such checkpoint, or no adapter.
@@ -125,8 +127,16 @@ def export_checkpoint(
     job.workdir / "export" / (f"{step}-adapter" if adapter else f"{step}")
   )
   base = config.model.path
-  if adapter and (config.sft.num_steps or not base):
-    # The adapter belongs to what fine-tuning left.
+  tuned = config.sft.num_steps > 0
+  if adapter and (tuned or not _loads_in_peft(base)):
+    if base and not tuned and config.model.param_dtype == "int8":
+      # No file holds our int8 weights; the adapter goes over what they were
+      # made of, as it does where PEFT itself loads the base.
+      reference = models.load(
+        base,
+        dtype="bfloat16",
+        shardings=partial(sharding.tree_shardings, job.mesh),
+      ).params
     base = str((job.workdir / "export" / "reference").resolve())
     start = dataclasses.replace(
       policy, params=reference, config=job.model.config
@@ -147,6 +157,14 @@ def export_checkpoint(
   else:
     models.save(policy, folder, card=card)
   return folder
+
+
+def _loads_in_peft(base: str) -> bool:
+  """Whether a base is a Hugging Face folder, or a name on the hub."""
+  path = pathlib.Path(base)
+  return bool(base) and (
+    path.is_dir() or (hub.is_name(base) and not path.exists())
+  )
 
 
 def _measured(job: Job, step: int, history: list[dict[str, Any]]):
