@@ -86,16 +86,20 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(
       f"--topology, --search: expected with --mode=aot only, got {_MODE.value}"
     )
-  looks_only = _MODE.value in ("inspect", "aot")
-  if looks_only and _ANEW.value:
+  if _ANEW.value and _MODE.value != "train":
     raise app.UsageError(
-      f"--anew: expected with --mode=train, got {_MODE.value}"
+      f"--anew: expected with --mode=train only, got {_MODE.value}"
     )
   if "study" in config:
     _study(config, workdir)
     return
-  if not looks_only:
-    claim_workdir(workdir, config.to_dict(), anew=_ANEW.value)
+  if _MODE.value == "train":
+    claim_workdir(
+      workdir, config.to_dict(), anew=_ANEW.value, writes=_is_leader()
+    )
+    _barrier("claimed")
+  elif _MODE.value not in ("inspect", "aot"):
+    check_workdir(workdir, config.to_dict())
   try:
     if _MODE.value == "inspect":
       _inspect(config, workdir)
@@ -123,6 +127,22 @@ def _join_hosts() -> None:
   )
 
 
+def _is_leader() -> bool:
+  """Whether this process writes and speaks."""
+  if not _COORDINATOR.value:
+    return True
+  import jax
+
+  return jax.process_index() == 0
+
+
+def _barrier(name: str) -> None:
+  if _COORDINATOR.value:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)
+
+
 def _train(config, workdir: pathlib.Path) -> None:
   # After the flags, so that --help and a typo answer at once.
   from hypo_jax import loop, report
@@ -142,13 +162,14 @@ def _train(config, workdir: pathlib.Path) -> None:
       sys.exit(130)
     except OutOfMemory as error:
       sys.exit(f"error: {error}")
-  if not _PROCESS_ID.value:
+  if _is_leader():
     print(report.terminal_summary(result))
     print(f"report: {workdir / 'report.html'}")
 
 
 def _study(config, workdir: pathlib.Path) -> None:
   from hypo_jax import loop
+  from hypo_jax.job import lock
   from hypo_jax.job.study import run_study
 
   if _MODE.value != "train" or _COORDINATOR.value:
@@ -156,9 +177,10 @@ def _study(config, workdir: pathlib.Path) -> None:
       "--mode, --coordinator: expected train on one host for a study, got "
       f"{_MODE.value}, {_COORDINATOR.value}"
     )
-  if _ANEW.value and workdir.exists():
-    shutil.rmtree(workdir)
   try:
+    if _ANEW.value:
+      with lock.alone(workdir, "study"):
+        _empty(workdir)
     failed = run_study(config, workdir)
   except loop.Stopped as stopped:
     print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
@@ -176,7 +198,7 @@ def _keep_programs() -> None:
   from hypo_jax import compilations
 
   folder = compilations.keep_programs()
-  if folder and not _PROCESS_ID.value:
+  if folder and _is_leader():
     print(f"compiled programs are kept in {folder}", file=sys.stderr)
 
 
@@ -241,46 +263,105 @@ def _default_workdir() -> str:
   return f"runs/{pathlib.Path(path).stem}"
 
 
-def claim_workdir(workdir: pathlib.Path, config: dict, *, anew: bool) -> None:
+def claim_workdir(
+  workdir: pathlib.Path, config: dict, *, anew: bool, writes: bool = True
+) -> None:
   """Writes config.json, or checks that the one there is the same.
 
-  Keys of `_HOW` may differ; config.json then gets the new ones.
+  Keys of `_HOW` may differ, and all may where nothing was trained or sampled
+  yet; config.json then gets the new ones.
+
+  Args:
+    workdir: may be missing.
+    config: the job's.
+    anew: delete what is there.
+    writes: False to look only, as all but one of several processes do.
 
   Raises:
-    SystemExit: if the directory was made with another config; the message
-      shows the difference.
+    SystemExit: if the job there was begun with another config; the message
+      shows the difference. If what --anew would delete is no job's.
   """
-  if anew and workdir.exists():
-    shutil.rmtree(workdir)
-  text = json.dumps(config, indent=1, sort_keys=True) + "\n"
   path = workdir / "config.json"
-  now = json.loads(text)
-  there = json.loads(path.read_text()) if path.exists() else now
-  # What is traced changes no result: a job may go on with other steps.
-  there["profile"] = now["profile"]
-  was = json.dumps(there, indent=1, sort_keys=True) + "\n"
-  changed = _changed(there, now)
-  if changed and changed <= _HOW:
-    names = ", ".join(sorted(changed))
-    print(f"{workdir}: going on with another {names}", file=sys.stderr)
-  elif was != text:
-    lines = difflib.unified_diff(
-      was.splitlines(),
-      text.splitlines(),
-      "there",
-      "now",
-      lineterm="",
-      n=1,
-    )
-    difference = "\n".join(lines)
-    sys.exit(
-      f"{workdir} was made with another config:\n{difference}\n"
-      "Use another --workdir, or --anew to delete this one and start anew."
-    )
+  if anew:
+    if writes:
+      _delete(workdir)
+  elif path.exists() and _is_begun(workdir):
+    changed, difference = _difference(path, config)
+    if changed and changed <= _HOW:
+      if writes:
+        names = ", ".join(sorted(changed))
+        print(f"{workdir}: going on with another {names}", file=sys.stderr)
+    elif changed:
+      sys.exit(
+        f"{workdir} was made with another config:\n{difference}\n"
+        "Use another --workdir, or --anew to delete this one and start anew."
+      )
+  if not writes:
+    return
   workdir.mkdir(parents=True, exist_ok=True)
   aside = path.with_name("config.json.aside")
-  aside.write_text(text)
+  aside.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
   aside.replace(path)
+
+
+def check_workdir(workdir: pathlib.Path, config: dict) -> None:
+  """Checks that a job was trained here with this config, and writes nothing.
+
+  Raises:
+    SystemExit: if there is none, or it had another config, keys of `_HOW`
+      aside.
+  """
+  path = workdir / "config.json"
+  if not path.exists():
+    sys.exit(
+      f"error: workdir: expected a trained job in {workdir}, found no "
+      "config.json; run --mode=train first"
+    )
+  changed, difference = _difference(path, config)
+  if not changed <= _HOW:
+    sys.exit(
+      f"{workdir} was trained with another config:\n{difference}\n"
+      "Pass the flags that it was trained with."
+    )
+
+
+def _is_begun(workdir: pathlib.Path) -> bool:
+  """Whether a job left anything here that depends on its config."""
+  names = ("data/train.jsonl", "metrics.jsonl", "report.json")
+  kept = any(workdir.glob("checkpoints/*/*"))
+  return kept or any((workdir / name).exists() for name in names)
+
+
+def _delete(workdir: pathlib.Path) -> None:
+  if not workdir.exists():
+    return
+  if any(workdir.iterdir()) and not (workdir / "config.json").exists():
+    sys.exit(
+      f"error: --anew: expected the work directory of a job, got {workdir} "
+      "without a config.json; delete it by hand if it can go"
+    )
+  shutil.rmtree(workdir)
+
+
+def _empty(study: pathlib.Path) -> None:
+  """Deletes a study's folders, one a seed, and nothing else."""
+  for folder in study.iterdir():
+    if folder.name.isdecimal():
+      shutil.rmtree(folder)
+
+
+def _difference(path: pathlib.Path, config: dict) -> tuple[set[str], str]:
+  """Returns the keys, with dots, whose values differ, and a readable diff."""
+  now = json.loads(json.dumps(config))
+  there = json.loads(path.read_text())
+  # What is traced changes no result: a job may go on with other steps.
+  there["profile"] = now["profile"]
+  texts = [
+    json.dumps(values, indent=1, sort_keys=True).splitlines()
+    for values in (there, now)
+  ]
+  lines = difflib.unified_diff(*texts, "there", "now", lineterm="", n=1)
+  return _changed(there, now), "\n".join(lines)
 
 
 def _changed(there: dict, now: dict, prefix: str = "") -> set[str]:

@@ -86,7 +86,7 @@ class Checkpoints:
   """The checkpoints of one stage in `directory`.
 
   Args:
-    directory: created if missing.
+    directory: created if missing, but for reading.
     keep: how many of the latest are kept, beside the best.
     best_by: names in a history entry, higher is better; for each, the
       checkpoint with the highest value (the later of equals) is kept.
@@ -94,6 +94,8 @@ class Checkpoints:
     resume_every: only checkpoints of steps that it divides are resumed from,
       and the last: rollouts that serve several steps are drawn there, and not
       stored.
+    read_only: look at what is there, and nothing else: what a killed save left
+      is not cleaned up, since it may be a running one's.
   """
 
   def __init__(
@@ -104,6 +106,7 @@ class Checkpoints:
     frozen: str,
     best_by: Sequence[str] = (),
     resume_every: int = 1,
+    read_only: bool = False,
   ):
     self._frozen = frozen
     self._resume_every = resume_every
@@ -115,7 +118,8 @@ class Checkpoints:
       options=checkpoint_managers.CheckpointManagerOptions(
         preservation_policy=self._keep,
         enable_async_checkpointing=False,
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
+        create=not read_only,
       ),
     )
 

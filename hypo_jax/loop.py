@@ -179,15 +179,20 @@ def run_stage(
       timer.between("trace", lambda: traces.end(result))
     return result
 
+  def stop_if_told() -> None:
+    if stop.agreed():
+      checkpoints.save(state, history)
+      log.close()
+      kept = checkpoints.resume_step(num_steps)
+      how = "all of it is saved" if kept == step else f"saved to step {kept}"
+      raise Stopped(f"{name}: stopped at step {step}; {how}")
+
   with StopSignal() as stop, contextlib.closing(traces):
     if start is None:
       record()
     timer.begin_window()
     while step < num_steps:
-      if stop.agreed():
-        checkpoints.save(state, history)
-        log.close()
-        raise Stopped(f"{name}: stopped at step {step}; all of it is saved")
+      stop_if_told()
       state, metrics = advance()
       step += 1
       if is_logged(step - 1):
@@ -201,6 +206,7 @@ def run_stage(
         for line in doubts.about(step, metrics):
           log.say(line)
       record()
+    stop_if_told()  # Or what was told during the last would be forgotten.
   log.close()
   return state, history
 

@@ -53,6 +53,24 @@ def test_the_best_outlives_a_restart(tmp_path):
   assert opened(tmp_path / "c").steps() == [0, 15]
 
 
+def test_reading_leaves_a_save_under_way_alone(tmp_path):
+  opened(tmp_path / "c").save(state_at(5), [])
+  under_way = tmp_path / "c" / "10.orbax-checkpoint-tmp"
+  under_way.mkdir()
+  reader = opened(tmp_path / "c", read_only=True)
+  assert reader.steps() == [5]
+  state, _ = reader.restore(checkpoint.abstract(state_at(0)), 5)
+  assert int(state.step) == 5
+  reader.close()
+  assert under_way.exists()
+  writer = opened(tmp_path / "c")
+  writer.save(state_at(15), [])
+  writer.close()
+  assert not under_way.exists()
+  assert opened(tmp_path / "none", read_only=True).steps() == []
+  assert not (tmp_path / "none").exists()
+
+
 def test_only_refresh_steps_are_resumed_from(tmp_path):
   checkpoints = opened(tmp_path / "c", resume_every=4)
   for step in (0, 4, 5, 6):

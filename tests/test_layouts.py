@@ -132,6 +132,14 @@ def test_a_layout_is_recognised_and_read(tmp_path, name, row, record):
       {"prompt": HH_TURNS, "chosen": " Well.", "rejected": " No."},
     ),
     (
+      {"prompt": "Why?\n", "chosen": " So.", "rejected": "No."},
+      {
+        "prompt": [{"role": "user", "content": "Why?\n"}],
+        "chosen": "So.",
+        "rejected": "No.",
+      },
+    ),
+    (
       TLDR,
       {
         "prompt": [{"role": "user", "content": POST_PROMPT}],
@@ -236,6 +244,20 @@ def test_a_question_under_another_name_is_not_dropped(tmp_path, name):
   path = write_lines(tmp_path / "rows.jsonl", [row] * 3)
   line = error_of(path, layout=name)
   assert "what is asked seems to stand under 'question'" in line
+
+
+@pytest.mark.parametrize(
+  ("row", "reason"),
+  [
+    (IMPLICIT, "prompt: expected it apart"),
+    (EXPLICIT | {"prompt": HH_PROMPT[2:]}, "expected '\\n\\nHuman:' at the st"),
+  ],
+)
+def test_what_can_be_no_messages_is_no_good_row(tmp_path, row, reason):
+  path = write_lines(tmp_path / "rows.jsonl", [row])
+  with pytest.raises(ValueError, match="no good row among 1") as error:
+    readers.read_preferences(path, as_messages=True)
+  assert reason in str(error.value)
 
 
 def test_a_score_that_is_null_is_none(tmp_path):

@@ -4,6 +4,7 @@
 
 import dataclasses
 import math
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,15 @@ class Log:
 
 
 def run(
-  folder, loss, *, num_steps, log_every=1, train=None, more=(), **settings
+  folder,
+  loss,
+  *,
+  num_steps,
+  log_every=1,
+  train=None,
+  more=(),
+  checkpoints=None,
+  **settings,
 ):
   """Runs a stage whose update is `train(step)`, then one step more."""
   log = Log()
@@ -47,7 +56,7 @@ def run(
       (after, metrics) if train else timer("train", lambda: (after, metrics))
     )
 
-  checkpoints = Checkpoints(folder, keep=1, frozen="none")
+  checkpoints = checkpoints or Checkpoints(folder, keep=1, frozen="none")
   state, history = loop.run_stage(
     "dpo",
     TrainState(jnp.zeros((), jnp.int32), {"w": jnp.ones(2)}, ()),
@@ -99,6 +108,43 @@ def test_a_kl_of_later_updates_is_no_error(tmp_path):
   run(tmp_path, 0.7, num_steps=1)
   more = {"kl": jnp.float32(9.0), "rollout_length": jnp.float32(20.0)}
   assert int(run(tmp_path, 0.7, num_steps=3, more=more)[0].step) == 3
+
+
+@pytest.mark.parametrize("at", [0, 7])
+def test_a_stop_signal_is_obeyed_wherever_it_comes(tmp_path, at):
+  """In the last evaluation too, after which nothing asks for it."""
+
+  def evaluate(state):
+    if int(state.step) == at:
+      signal.raise_signal(signal.SIGTERM)
+    return {"kl": 0.0}
+
+  message = f"stopped at step {at}; all of it is saved"
+  with pytest.raises(loop.Stopped, match=message):
+    run(tmp_path, 0.5, num_steps=7, evaluate=evaluate)
+  state, history, _ = run(tmp_path, 0.5, num_steps=7)
+  assert int(state.step) == 7
+  assert [entry["step"] for entry in history] == [0, 7]
+
+
+def test_a_stop_between_draws_says_from_where_it_goes_on(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep=1, frozen="none", resume_every=4)
+
+  def train(step, timer):
+    if step == 5:
+      signal.raise_signal(signal.SIGTERM)
+    timer("train", lambda: None)
+
+  with pytest.raises(loop.Stopped, match="stopped at step 6; saved to step 4"):
+    run(
+      tmp_path,
+      0.5,
+      num_steps=9,
+      train=train,
+      checkpoint_every=4,
+      draw_every=4,
+      checkpoints=checkpoints,
+    )
 
 
 def test_metrics_and_evaluations_come_at_their_steps(tmp_path):

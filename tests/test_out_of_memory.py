@@ -132,6 +132,7 @@ def test_a_job_goes_on_with_what_only_changes_how_a_step_is_computed(tmp_path):
   run.claim_workdir(folder, config.to_dict(), anew=False)
   kept = json.loads((folder / "config.json").read_text())
   assert kept["preference"]["micro_batch_size"] == 8
+  (folder / "metrics.jsonl").touch()
   config.preference.micro_batch_size = 4
   config.preference.batch_size = 4
   with pytest.raises(SystemExit, match="(?s)another config.*batch_size"):

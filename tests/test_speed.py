@@ -51,6 +51,16 @@ def test_means_go_over_the_steps_in_which_nothing_was_compiled():
   assert figures["peak_memory_bytes"] == 2**30 + 20
 
 
+def test_rows_of_a_device_without_a_known_peak_are_left_out_of_mfu():
+  """A job may go on elsewhere."""
+  rows = [ROWS[0], ROWS[1] | {"mfu": None}, ROWS[2]]
+  mfu = speed.summarise(rows)["hypo"]["mfu"]
+  assert mfu == pytest.approx(ROWS[2]["mfu"])
+  assert (
+    speed.summarise([r | {"mfu": None} for r in rows])["hypo"]["mfu"] is None
+  )
+
+
 def test_a_stage_that_only_compiled_is_told_as_it_was():
   figures = speed.summarise(ROWS[:1])["hypo"]
   assert figures["seconds_per_step"] == 30.5

@@ -18,6 +18,18 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
+def as_messages(prompt: str) -> list[dict[str, str]]:
+  """Returns a dialogue's turns, or any other text as one user's turn.
+
+  Raises:
+    ValueError: as `hh_messages`, for text that has turns, but not as that
+      wants them.
+  """
+  if HUMAN in prompt or ASSISTANT in prompt:
+    return hh_messages(prompt)
+  return [{"role": "user", "content": prompt}]
+
+
 def hh_messages(prompt: str) -> list[dict[str, str]]:
   """Parses a dialogue that ends where the assistant's answer begins.
 

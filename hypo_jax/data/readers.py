@@ -89,9 +89,10 @@ def read_preferences(
       max_bad_fraction of all; "skip": skipped; "fatal": one is enough.
       Skipped rows are logged, the first ten with their reasons.
     max_bad_fraction: in [0, 1], of the rows that aren't blank.
-    as_messages: prompts become messages, for models with a chat template. A
-      text prompt of the layouts explicit, implicit and hh must be a dialogue
-      that `hh.hh_messages` takes, or its row is bad.
+    as_messages: prompts become messages, for models with a chat template: a
+      dialogue "\\n\\nHuman: ..." its turns (`hh.hh_messages` says what is a bad
+      one), another text one user's turn. Texts that imply their prompt are bad
+      rows then.
 
   Returns:
     Records whose prompt is text or a list of messages, whose chosen and

@@ -27,8 +27,9 @@ is that of Stiennon et al. 2020, arXiv 2009.01325):
     shp    "POST: {history}\\n\\nRESPONSE:"
 
 The completion then begins with one space. As messages, for models with a chat
-template, the prompt is one user's turn (TL;DR's text, the SHP history alone).
-Where a text prompt becomes messages, of whatever layout, the completion loses
+template, the prompt is one user's turn (TL;DR's text, the SHP history alone),
+as is any text that stands as a prompt of its own and is no dialogue. Where a
+text prompt becomes messages, of whatever layout, the completion loses
 the white space before it: no model begins its turn with that.
 """
 
@@ -187,13 +188,18 @@ def _cut_texts(chosen: str, rejected: str, as_messages: bool) -> Record:
       f"{hh.HUMAN!r} and {hh.ASSISTANT!r}, from its first character on; got "
       f"{turn[0]!r} and {chosen[:40]!r} at the start"
     )
+  if as_messages:
+    raise ValueError(
+      "prompt: expected it apart where data.as_messages is True, since the "
+      "words that two texts share may be of the answers; got none"
+    )
   cut = last_common_boundary(chosen, rejected)
   if cut is None:
     raise ValueError(
       "chosen, rejected: expected texts that begin with the same words (the "
       "prompt) and end in others, got none in common"
     )
-  return _dialogue_pair(chosen[:cut], chosen[cut:], rejected[cut:], as_messages)
+  return _pair(chosen[:cut], chosen[cut:], rejected[cut:])
 
 
 def last_common_boundary(first: str, second: str) -> int | None:
@@ -285,9 +291,9 @@ def _dialogue_pair(
 def _as_dialogue(
   prompt: fields.Prompt, completions: list[str], as_messages: bool
 ) -> tuple[fields.Prompt, list[str]]:
-  """Makes messages of a text prompt, if asked to."""
+  """Makes messages of a text prompt, if asked to; see `hh.as_messages`."""
   if as_messages and isinstance(prompt, str):
-    return hh.hh_messages(prompt), [text.lstrip() for text in completions]
+    return hh.as_messages(prompt), [text.lstrip() for text in completions]
   return prompt, completions
 
 

@@ -11,11 +11,14 @@ was killed anywhere goes on where it was, and ends with the same numbers.
       -> checkpoints/<method> -> evaluations/<policy>.json -> report.json, .html
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
 
-from hypo_jax.job import rewards
+import jax
+
+from hypo_jax.job import lock, rewards
 from hypo_jax.job.optimum import measure_optimum
 from hypo_jax.job.out_of_memory import explained
 from hypo_jax.job.pairs import get_pairs, score_reference
@@ -30,8 +33,12 @@ def run_job(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
   Raises:
     loop.Stopped: after a stop signal, when all is saved.
     OutOfMemory: where a device's memory ran out.
+    ValueError: naming the key, for what can't be run; where another job is at
+      work in the folder.
   """
-  with explained(config, workdir) as watch:
+  writes = jax.process_index() == 0
+  held = lock.alone(workdir, "job") if writes else contextlib.nullcontext()
+  with held, explained(config, workdir) as watch:
     return _run(dataclasses.replace(set_up(config, workdir), watch=watch))
 
 

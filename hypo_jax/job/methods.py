@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which settings a method has, their defaults, and what is refused."""
 
+import difflib
 import math
 from typing import Any
 
@@ -57,7 +58,11 @@ _RANGES = {
     "sft_coef": _AT_LEAST_0,
     "offline_kl_coef": _AT_LEAST_0,
     "label_smoothing": _BELOW_HALF,
-    "max_margin": ("a number > 0", lambda x: x > 0),
+    "max_margin": _ABOVE_0,
+    "num_steps": _COUNT,
+    "warmup_steps": _AT_LEAST_0,
+    "max_grad_norm": _ABOVE_0,
+    "weight_decay": _AT_LEAST_0,
     "target_margin": _AT_LEAST_0,
   },
   "online": {
@@ -80,15 +85,39 @@ def of_config(config: Any) -> dict[str, dict[str, Any]]:
   for and does not name itself.
 
   Raises:
-    ValueError: for a setting that a method does not have.
+    ValueError: for a setting that a method does not have, or that nobody has.
   """
   main = config.preference.to_dict() | config.online.to_dict()
   every = {}
   for name, overrides in config.baselines.items():
     own = overrides.to_dict() | {"method": name}
+    for key in own.keys() - main.keys():
+      near = difflib.get_close_matches(key, main, n=1) or sorted(main)
+      raise ValueError(
+        f"baselines.{name}.{key}: expected a key of preference or online, as "
+        f"{near[0]}; there is none of this name"
+      )
     every[name] = main | _foreign(main | own) | own
   every |= {main["method"]: main}
   return {name: resolved(settings) for name, settings in every.items()}
+
+
+def replaced_baseline(config: Any) -> str | None:
+  """Says where the main method stands among the baselines as something else."""
+  main, name = config.preference.to_dict(), config.preference.method
+  own = config.baselines.get(name, {})
+  main |= config.online.to_dict()
+  differs = [
+    f"{key} {main.get(key)} for {value}"
+    for key, value in own.items()
+    if main.get(key) != value
+  ]
+  if not differs:
+    return None
+  return (
+    f"preference.method {name!r} takes the place of baselines.{name}, with "
+    f"preference's settings: {', '.join(differs)}"
+  )
 
 
 def _foreign(settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be done with a trained checkpoint: evaluate, sample, export."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -11,6 +12,7 @@ from typing import Any
 
 from hypo_jax import evaluate, hub, models, report, sharding, train
 from hypo_jax.checkpoint import best_step
+from hypo_jax.data import hh
 from hypo_jax.job import rewards
 from hypo_jax.job.pairs import get_pairs, score_reference
 from hypo_jax.job.results import make_evaluator
@@ -37,27 +39,28 @@ def load_policy(
     ValueError: if there is no such checkpoint.
   """
   method = job.config.preference.method
-  checkpoints = preference_checkpoints(job, method, reference)
-  steps = checkpoints.steps()
-  if not steps:
-    raise ValueError(
-      f"workdir: expected checkpoints in {checkpoints.directory}, found none; "
-      "run --mode=train first"
-    )
-  target = abstract_state(job, job.methods[method], reference)
-  state, history = checkpoints.restore(target, steps[-1])
-  step = steps[-1]
-  if checkpoint == "best":
-    step = best_step(history, best_field(job))
-  elif checkpoint != "last":
-    step = int(checkpoint) if checkpoint.isdecimal() else -1
-  if step not in steps:
-    raise ValueError(
-      f"checkpoint: expected last, best or one of {steps}, got {checkpoint}"
-    )
-  if step != steps[-1]:
-    state, history = checkpoints.restore(target, step)
-  checkpoints.close()
+  with contextlib.closing(
+    preference_checkpoints(job, method, reference, read_only=True)
+  ) as checkpoints:
+    steps = checkpoints.steps()
+    if not steps:
+      raise ValueError(
+        f"workdir: expected checkpoints in {checkpoints.directory}, found "
+        "none; run --mode=train first"
+      )
+    target = abstract_state(job, job.methods[method], reference)
+    state, history = checkpoints.restore(target, steps[-1])
+    step = steps[-1]
+    if checkpoint == "best":
+      step = best_step(history, best_field(job))
+    elif checkpoint != "last":
+      step = int(checkpoint) if checkpoint.isdecimal() else -1
+    if step not in steps:
+      raise ValueError(
+        f"checkpoint: expected last, best or one of {steps}, got {checkpoint}"
+      )
+    if step != steps[-1]:
+      state, history = checkpoints.restore(target, step)
   policy = models.Policy(
     job.model.apply,
     train.policy_params(state.trainable, reference, job.adapters),
@@ -89,8 +92,13 @@ def sample_checkpoint(
   Args:
     job: the job.
     checkpoint: see `load_policy`.
-    prompts: texts, as the task's tokenizer takes them.
+    prompts: texts, as the task's tokenizer takes them. Where the job's pairs
+      have messages for prompts, a text becomes such: the turns of a dialogue
+      "\\n\\nHuman: ...", else one user's turn.
   """
+  pairs = job.task.pairs
+  if pairs and not isinstance(pairs["train"][0]["prompt"], str):
+    prompts = [hh.as_messages(prompt) for prompt in prompts]
   reference = restore_reference(job)
   policy, _, _ = load_policy(job, checkpoint, reference)
   rows = job.tokens.prompts(list(prompts))

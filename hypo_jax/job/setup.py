@@ -9,7 +9,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ from hypo_jax import (
 )
 from hypo_jax.checkpoint import write_json
 from hypo_jax.data import continuations, filters, judges, reviews, tasks
-from hypo_jax.job.methods import of_config
+from hypo_jax.job.methods import of_config, replaced_baseline
 from hypo_jax.job.out_of_memory import Watch
 
 # Completions drawn of a prompt, of which two make a pair: the first two that
@@ -74,6 +74,8 @@ class Job:
   def warnings(self) -> tuple[str, ...]:
     """What the configuration asks for and may not be meant."""
     found = []
+    if replaced := replaced_baseline(self.config):
+      found.append(replaced)
     if self.max_new_tokens != self.tokens.completion_length:
       found.append(
         f"rollout.max_new_tokens is {self.max_new_tokens}, "
@@ -136,7 +138,12 @@ class Job:
 
 
 def set_up(config: Any, workdir: pathlib.Path) -> Job:
-  """Builds mesh, model, start parameters and task."""
+  """Builds mesh, model, start parameters and task.
+
+  Raises:
+    ValueError: naming the key, for settings that can't be meant.
+  """
+  check_values(config)
   mesh = sharding.make_mesh(**config.mesh)
   check_batches(config, mesh)
   if jax.process_index() == 0:
@@ -189,6 +196,49 @@ def set_up(config: Any, workdir: pathlib.Path) -> Job:
     completers=completers,
     pair_scorer=evaluate.make_pair_scorer(model, batch_size=size, mesh=mesh),
   )
+
+
+# What is refused before anything is read, by key.
+_RANGES = {
+  "seed": (0, "at least 0"),
+  "data.prompt_length": (1, "at least 1 token"),
+  "data.completion_length": (1, "at least 1 token"),
+  "sft.num_steps": (0, "at least 0, for no fine-tuning"),
+  "sft.batch_size": (1, "at least 1"),
+  "rollout.samples_per_prompt": (1, "at least 1"),
+  "rollout.max_new_tokens": (0, "at least 0, for data.completion_length"),
+  "checkpoint.every_steps": (1, "at least 1"),
+  "checkpoint.keep": (1, "at least 1"),
+  "evaluate.every_steps": (1, "at least 1"),
+  "evaluate.num_prompts": (1, "at least 1"),
+  "evaluate.num_validation_prompts": (1, "at least 1"),
+  "evaluate.samples_per_prompt": (1, "at least 1"),
+  "evaluate.validation_samples_per_prompt": (1, "at least 1"),
+}
+_COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def check_values(config: Any) -> None:
+  """Raises ValueError, naming the key, for values that no job can have."""
+  for key, (least, expected) in _RANGES.items():
+    value = reduce(lambda found, name: found[name], key.split("."), config)
+    if value < least:
+      raise ValueError(f"{key}: expected {expected}, got {value}")
+  if config.sft.num_steps and not config.sft.learning_rate > 0:
+    rate = config.sft.learning_rate
+    raise ValueError(f"sft.learning_rate: expected a number > 0, got {rate}")
+  model = config.model
+  dtypes = {"compute_dtype": _COMPUTE_DTYPES}
+  dtypes["param_dtype"] = (*_COMPUTE_DTYPES, "int8")
+  if not model.path:
+    dtypes["param_dtype"] = ("float32",)  # What is trained from scratch.
+  for name, known in dtypes.items():
+    if model[name] not in known:
+      raise ValueError(
+        f"model.{name}: expected {' or '.join(known)}"
+        f"{'' if model.path else ' for a model from scratch'}, got "
+        f"{model[name]!r}"
+      )
 
 
 def make_task(config: Any, workdir: pathlib.Path) -> tasks.Task:

@@ -46,11 +46,11 @@ def _stage(rows: list[Row]) -> dict[str, Any]:
     total = sum(n * row.get(name, 0.0) for n, row in steady)
     return total / sum(n for n, _ in steady)
 
-  def rate(name: str) -> float:
-    """Mean of something over the updates' seconds."""
-    seconds = [n * _updating(row) for n, row in steady]
-    done = [s * row[name] for s, (_, row) in zip(seconds, steady, strict=True)]
-    return sum(done) / sum(seconds)
+  def rate(name: str) -> float | None:
+    """Mean over the updates' seconds, of rows that know it."""
+    known = [(n * _updating(r), r[name]) for n, r in steady if r[name]]
+    seconds = sum(s for s, _ in known)
+    return sum(s * value for s, value in known) / seconds if known else None
 
   parts = {
     key.removesuffix(_PART)
@@ -63,7 +63,7 @@ def _stage(rows: list[Row]) -> dict[str, Any]:
     "seconds_per_step": mean("seconds_per_step"),
     "seconds": {p: mean(f"{p}{_PART}") for p in timing.in_order(sorted(parts))},
     "tokens_per_second": rate("tokens_per_second"),
-    "mfu": None if rows[-1]["mfu"] is None else rate("mfu"),
+    "mfu": rate("mfu"),
     "compilations": sum(row["compilations"] for row in rows),
     "compilations_after_warmup": sum(
       row["compilations_after_warmup"] for row in rows

@@ -6,15 +6,13 @@ The same command goes on where it was stopped: it runs what is not done, failed
 cells again among it, and writes the page anew from what is there.
 """
 
-import contextlib
-import fcntl
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hypo_jax.checkpoint import write_json
-from hypo_jax.job import cells, workers
+from hypo_jax.job import cells, lock, workers
 from hypo_jax.study import methods, page, plan, tuning
 
 
@@ -33,22 +31,8 @@ def run_study(config: Any, workdir: pathlib.Path) -> list[str]:
       finished cell of other settings, or a folder in which another runs.
     loop.Stopped: after a stop signal.
   """
-  with _alone(workdir):
+  with lock.alone(workdir, "study"):  # Subsets share cells.
     return _run_study(config, workdir)
-
-
-@contextlib.contextmanager
-def _alone(workdir: pathlib.Path) -> Iterator[None]:
-  """Refuses a second study in the folder: subsets share cells."""
-  workdir.mkdir(parents=True, exist_ok=True)
-  with (workdir / "lock").open("w") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise ValueError(
-        f"workdir: expected no other study at work in {workdir}, found one"
-      ) from None
-    yield
 
 
 def _run_study(config: Any, workdir: pathlib.Path) -> list[str]:

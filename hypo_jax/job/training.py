@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages that train: supervised fine-tuning, then one per method."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from hypo_jax.job.methods import (
   ONLINE,
   check_job,
   draw_every,
+  draws,
   initial_kl_coef,
 )
 from hypo_jax.job.setup import Job
@@ -42,9 +44,9 @@ def open_log(job: Job, stage: str, num_steps: int, first_step: int | None):
   )
 
 
-def _sft_checkpoints(job: Job) -> Checkpoints:
+def _sft_checkpoints(job: Job, *, read_only: bool = False) -> Checkpoints:
   folder = job.workdir / "checkpoints" / "sft"
-  return Checkpoints(folder, keep=1, frozen="none")
+  return Checkpoints(folder, keep=1, frozen="none", read_only=read_only)
 
 
 def _sft_optimizer(job: Job):
@@ -65,12 +67,35 @@ def check(job: Job) -> None:
   """
   shapes = jax.eval_shape(lambda: job.params)
   check_job(job.config, job.methods)
+  _check_enough(job)
   for settings in job.methods.values():
     check_steps(
       job.config.profile.steps, settings["num_steps"], "profile.steps"
     )
     steps.abstract_state(job, settings, shapes)
     steps.make_train_step(job, settings, steps.make_optimizer(settings))
+
+
+def _check_enough(job: Job) -> None:
+  """Refuses batches larger than what a file holds, as far as that is known."""
+  rollouts = job.task.prompts.get("rollout")
+  for settings in job.methods.values():
+    size = settings["batch_size"]
+    for what, rows in (
+      ("pairs", job.task.pairs and job.task.pairs["train"]),
+      ("prompts of data.rollout_path", draws(settings) and rollouts),
+    ):
+      if rows and len(rows) < size:
+        raise ValueError(
+          f"preference.batch_size: expected at most the {len(rows)} {what}, "
+          f"got {size}"
+        )
+  sft, rows = job.config.sft, job.task.demonstrations
+  if sft.num_steps and len(rows) < sft.batch_size:
+    raise ValueError(
+      f"sft.batch_size: expected at most the {len(rows)} demonstrations, got "
+      f"{sft.batch_size}"
+    )
 
 
 def restore_reference(job: Job) -> Any:
@@ -81,15 +106,15 @@ def restore_reference(job: Job) -> Any:
   """
   if not job.config.sft.num_steps:
     return job.params
-  checkpoints = _sft_checkpoints(job)
-  if job.config.sft.num_steps not in checkpoints.steps():
-    raise ValueError(
-      f"workdir: expected a finished fine-tuning in {checkpoints.directory}; "
-      "run --mode=train first"
-    )
-  start = jax.eval_shape(lambda: steps.start_params(job, job.params, "sft"))
-  target = steps.abstract(job, _sft_optimizer(job), start)
-  state, _ = checkpoints.restore(target, job.config.sft.num_steps)
+  with contextlib.closing(_sft_checkpoints(job, read_only=True)) as checkpoints:
+    if job.config.sft.num_steps not in checkpoints.steps():
+      raise ValueError(
+        f"workdir: expected a finished fine-tuning in {checkpoints.directory}; "
+        "run --mode=train first"
+      )
+    start = jax.eval_shape(lambda: steps.start_params(job, job.params, "sft"))
+    target = steps.abstract(job, _sft_optimizer(job), start)
+    state, _ = checkpoints.restore(target, job.config.sft.num_steps)
   return _fine_tuned(job, state.trainable)
 
 
@@ -164,7 +189,9 @@ def fine_tune(job: Job) -> Any:
   return _fine_tuned(job, state.trainable)
 
 
-def preference_checkpoints(job: Job, name: str, reference: Any) -> Checkpoints:
+def preference_checkpoints(
+  job: Job, name: str, reference: Any, *, read_only: bool = False
+) -> Checkpoints:
   """Opens the checkpoints of one method."""
   return Checkpoints(
     job.workdir / "checkpoints" / name,
@@ -172,6 +199,7 @@ def preference_checkpoints(job: Job, name: str, reference: Any) -> Checkpoints:
     frozen=fingerprint(reference),
     best_by=(best_field(job), "pair_fit"),
     resume_every=draw_every(job.config, job.methods[name]),
+    read_only=read_only,
   )
 
 
