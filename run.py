@@ -219,6 +219,11 @@ def _use(config, workdir: pathlib.Path, prompts: list[str]) -> None:
   from hypo_jax.job.out_of_memory import OutOfMemory, explained
   from hypo_jax.job.setup import set_up
 
+  if _COORDINATOR.value and _MODE.value == "export":
+    raise ValueError(
+      "--mode=export: expected one process, which writes the folder, got "
+      "--coordinator"
+    )
   _keep_programs()
   try:
     with explained(config, workdir) as watch:

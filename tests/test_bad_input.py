@@ -201,6 +201,7 @@ CASES = [
   (of_key(preference__estimator="k3"), "estimator: expected one of"),
   (of_key(mesh__fsdp=3), "mesh: .*expected a product"),
   (of_key(seed=-1), "seed: expected at least 0, got -1"),
+  (of_key(preference__method="PPO"), "preference.method: .*online_dpo, got 'P"),
   (
     of_key(model__compute_dtype="bf16"),
     "model.compute_dtype: expected float32",

@@ -6,6 +6,8 @@ import difflib
 import math
 from typing import Any
 
+from hypo_jax.objective import METHODS
+
 # Settings of `config.online` by method, with their defaults. PPO's are those of
 # the summarize-from-feedback recipe (Huang et al. 2024, arXiv 2403.17031) but
 # for two. The temperature is 0.7 there: at 1 the penalised KL is the policies'
@@ -155,6 +157,11 @@ def resolved(settings: dict[str, Any]) -> dict[str, Any]:
     ValueError: for a setting that the method does not have.
   """
   method = settings["method"]
+  if method not in (*METHODS, *ONLINE):
+    raise ValueError(
+      f"preference.method: expected one of {', '.join((*METHODS, *ONLINE))}, "
+      f"got {method!r}"
+    )
   own = DEFAULTS.get(method, {})
   for name in {n for defaults in DEFAULTS.values() for n in defaults}:
     if name not in own and settings[name] is not None:
