@@ -360,6 +360,12 @@ def test_gemma3_loads_though_its_tokenizer_knows_an_images_token(
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inv"),
     ("qwen3", {"layer_types": ["full_attention"]}, None),
     ("mistral", {"sliding_window": -1}, "sliding_window: expected a positive"),
+    ("mistral", {"sliding_window": 0}, "sliding_window: expected a positive"),
+    ("qwen2", {"max_window_layers": "x"}, "max_window_layers: expected an int"),
+    ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar: expected"),
+    ("gemma2", {"attn_logit_softcapping": "x"}, "attn_logit_softcapping: exp"),
+    ("gemma3", {"sliding_window_pattern": 0}, "sliding_window_pattern: exp"),
+    ("gpt2", {"layer_norm_epsilon": "x"}, "layer_norm_epsilon: expected a pos"),
     ("neox", {"attention_type": "local"}, "attention_type: expected a setting"),
   ],
 )

