@@ -195,6 +195,40 @@ def test_robust_dpo_is_unbiased_under_flipped_labels(rate):
     assert gap > 0.05 * float(clean[0])
 
 
+@pytest.mark.parametrize("name", ["dpo_loss", "robust_dpo_loss"])
+def test_a_pair_that_is_past_doubt_has_no_loss_and_no_gradient(name):
+  """The rejected, then the chosen completion is impossible under the policy."""
+  function = getattr(losses, name)
+  zeros, never = jnp.zeros(1), jnp.full(1, -jnp.inf)
+
+  def loss(chosen, rejected):
+    return function(
+      chosen, rejected, zeros, zeros, beta=0.3, label_smoothing=0.0
+    ).sum()
+
+  value, gradient = jax.value_and_grad(loss, argnums=(0, 1))(zeros, never)
+  assert value == 0
+  jax.tree.map(lambda x: np.testing.assert_array_equal(x, 0.0), gradient)
+  assert loss(never, zeros) == jnp.inf
+
+
+@pytest.mark.parametrize("name", ["dpo_loss", "robust_dpo_loss"])
+def test_no_label_smoothing_is_its_formula_bit_for_bit(name):
+  """The number 0 drops a term, which a traced 0 multiplies."""
+  pairs = random_pairs(5, count=64, spread=30.0)
+
+  def loss(pairs, smoothing):
+    function = getattr(losses, name)
+    return function(**pairs, beta=0.3, label_smoothing=smoothing).sum()
+
+  run = jax.value_and_grad(loss)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    jax.jit(lambda pairs: run(pairs, 0.0))(pairs),
+    jax.jit(run)(pairs, 0.0),
+  )
+
+
 # What all three share.
 
 NEW = {

@@ -59,5 +59,10 @@ def check_scalar(
     refuse(name, expected, value)
 
 
+def is_zero(value: Scalar) -> bool:
+  """Whether a scalar is known at trace to be 0."""
+  return isinstance(value, numbers.Real) and value == 0
+
+
 def refuse(name: str, expected: str, actual: object) -> None:
   raise ValueError(f"{name}: expected {expected}, got {actual}")

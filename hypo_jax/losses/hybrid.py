@@ -3,7 +3,6 @@
 """HyPO's loss: DPO on offline pairs and the KL on the policy's own samples."""
 
 import math
-import numbers
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +90,7 @@ def hypo_loss(
   )
   kl_loss = masked.mean(term.loss, rollout_row_mask)
   loss = preference_loss
-  if not (isinstance(kl_coef, numbers.Real) and kl_coef == 0):
+  if not checks.is_zero(kl_coef):
     loss = loss + kl_coef * kl_loss
   metrics = _pair_metrics(**four, beta=beta, pair_mask=pair_mask) | {
     "loss": loss,

@@ -44,7 +44,9 @@ def dpo_loss(
       preference is flipped; may be traced.
 
   Returns:
-    float32 [B], not reduced; log 2 where the policy equals the reference.
+    float32 [B], not reduced; log 2 where the policy equals the reference. 0
+    where the policy rules the rejected completion out (h = inf) and
+    label_smoothing is the number 0.
 
   Raises:
     ValueError: a shape, dtype or range is wrong. bfloat16 and float16 are
@@ -63,9 +65,10 @@ def dpo_loss(
   checks.check_scalar(
     "label_smoothing", label_smoothing, "in [0, 0.5)", 0.0, 0.5
   )
-  return -(1 - label_smoothing) * jax.nn.log_sigmoid(beta * h) - (
-    label_smoothing * jax.nn.log_sigmoid(-beta * h)
-  )
+  loss = -(1 - label_smoothing) * jax.nn.log_sigmoid(beta * h)
+  if checks.is_zero(label_smoothing):  # 0 * -inf where h is inf.
+    return loss
+  return loss - label_smoothing * jax.nn.log_sigmoid(-beta * h)
 
 
 def ipo_loss(
@@ -283,9 +286,10 @@ def robust_dpo_loss(
   checks.check_scalar(
     "label_smoothing", label_smoothing, "in [0, 0.5)", 0.0, 0.5
   )
-  loss = -(1 - label_smoothing) * jax.nn.log_sigmoid(beta * h) + (
-    label_smoothing * jax.nn.log_sigmoid(-beta * h)
-  )
+  loss = -(1 - label_smoothing) * jax.nn.log_sigmoid(beta * h)
+  if checks.is_zero(label_smoothing):  # As in `dpo_loss`.
+    return loss
+  loss += label_smoothing * jax.nn.log_sigmoid(-beta * h)
   return loss / (1 - 2 * label_smoothing)
 
 
