@@ -276,6 +276,22 @@ def test_a_kl_that_answers_to_its_coefficient_settles_at_the_target():
     np.testing.assert_allclose(1 / kl_coef, 4.0, rtol=1e-3)
 
 
+def test_a_kl_coefficient_shrinks_to_the_smallest_number_and_comes_back():
+  tiny = np.finfo(np.float32).tiny
+  kl_coef = jnp.float32(1.01 * tiny)
+  for _ in range(3):
+    kl_coef = losses.adapted_kl_coef(kl_coef, 0.0, target=2.0)
+  assert kl_coef == tiny
+  assert losses.adapted_kl_coef(kl_coef, 9.0, target=2.0) > tiny
+
+
+def test_a_kl_that_is_none_leaves_the_coefficient():
+  assert losses.adapted_kl_coef(0.5, math.nan, target=2.0) == 0.5
+  np.testing.assert_allclose(
+    losses.adapted_kl_coef(0.5, math.inf, target=2.0), 0.51, rtol=1e-6
+  )
+
+
 def refused_cases():
   ones, mask = jnp.ones((3, 3)), MASK
   yield (

@@ -193,14 +193,18 @@ def adapted_kl_coef(
 
       kl_coef (1 + gain * clip((kl - target) / target, -0.2, 0.2))
 
+  but never below float32's smallest normal number, 1.2e-38: from 0 no KL, be it
+  ever so large, would bring it back.
+
   Args:
     kl_coef: scalar > 0, the weight that the last update used.
-    kl: scalar, KL(policy || reference) measured there, nats a completion.
+    kl: scalar, KL(policy || reference) measured there, nats a completion; nan,
+      of which nothing can be learned, leaves the weight as it is.
     target: > 0, nats a completion.
     gain: in (0, 5), how fast: at 0.1 at most 2% an update.
 
   Returns:
-    float32 scalar, the next update's weight; never 0.
+    float32 scalar > 0, the next update's weight.
 
   Raises:
     ValueError: a shape or range is wrong.
@@ -210,5 +214,7 @@ def adapted_kl_coef(
   checks.check_positive("kl_coef", kl_coef)
   checks.check_positive("target", target)
   checks.check_scalar("gain", gain, "in (0, 5)", math.ulp(0.0), 5.0)
-  error = jnp.clip((jnp.float32(kl) - target) / target, -0.2, 0.2)
-  return lax.stop_gradient(jnp.float32(kl_coef) * (1 + gain * error))
+  kl_coef, kl = jnp.float32(kl_coef), jnp.float32(kl)
+  error = jnp.clip((kl - target) / target, -0.2, 0.2)
+  moved = jnp.maximum(kl_coef * (1 + gain * error), jnp.finfo(jnp.float32).tiny)
+  return lax.stop_gradient(jnp.where(jnp.isnan(kl), kl_coef, moved))
