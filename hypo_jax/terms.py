@@ -7,6 +7,8 @@ Each is a share of the whole batch's means, whose denominators are given as
 each prompt, C completion tokens.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -37,14 +39,30 @@ def pair_terms(
   """
   chosen = scoring.sequence_log_probs(scored[:, 0], batch.chosen_mask)
   rejected = scoring.sequence_log_probs(scored[:, 1], batch.rejected_mask)
+  # Zeros before the loss: a pair that is left out may hold nan, and 0 * nan
+  # would poison the gradient behind it.
+  chosen, rejected, ref_chosen, ref_rejected = (
+    jnp.where(batch.pair_mask, x, 0.0)
+    for x in (
+      chosen,
+      rejected,
+      batch.ref_chosen_log_probs,
+      batch.ref_rejected_log_probs,
+    )
+  )
+  batch = dataclasses.replace(
+    batch,
+    ref_chosen_log_probs=ref_chosen,
+    ref_rejected_log_probs=ref_rejected,
+  )
   each = pair_loss(chosen, rejected, batch)
 
   def mean(x):
     return jnp.sum(jnp.where(batch.pair_mask, x, 0.0)) / counts.pairs
 
   loss = mean(each)
-  chosen_ratio = chosen - batch.ref_chosen_log_probs
-  rejected_ratio = rejected - batch.ref_rejected_log_probs
+  chosen_ratio = chosen - ref_chosen
+  rejected_ratio = rejected - ref_rejected
   margin = beta * (chosen_ratio - rejected_ratio)
   weight = batch.chosen_mask & batch.pair_mask[:, None]
   chosen_tokens = jnp.where(weight, scored[:, 0], 0.0)
@@ -122,13 +140,14 @@ def kl_terms(
     )
   weight, sampler, metrics = 1.0, scored, {}
   if max_importance_weight is not None:
-    weight = losses.importance_weights(
-      scored, ref_scored, flat_mask, max_weight=max_importance_weight
+    ratio = losses.importance_weights(
+      scored, ref_scored, flat_mask, max_weight=math.inf
     )
+    weight = jnp.minimum(ratio, max_importance_weight)
     sampler = ref_scored
     metrics = {
       "importance_weight": jnp.sum(weight) / counts.rollouts,
-      "importance_clipped": jnp.sum(weight >= max_importance_weight)
+      "importance_clipped": jnp.sum(ratio > max_importance_weight)
       / counts.rollouts,
     }
 

@@ -160,6 +160,15 @@ def test_where_policy_and_reference_agree_weights_change_nothing():
   assert weighted_metrics["importance_clipped"] == 0
 
 
+def test_a_weight_at_the_largest_is_not_clipped():
+  """Where policy and reference agree, each is 1."""
+  _, metrics = one_step(
+    start=REFERENCE, rollouts=DRAWN, max_importance_weight=1.0
+  )
+  assert metrics["importance_clipped"] == 0
+  np.testing.assert_allclose(metrics["importance_weight"], 1.0, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
