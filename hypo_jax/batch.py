@@ -23,6 +23,8 @@ import jax.numpy as jnp
 # By what they hold, under the names they have here and in data sets' arrays.
 _PROMPT = ("prompt_tokens", "prompt_mask")
 _COMPLETION = (
+  "tokens",
+  "mask",
   "chosen_tokens",
   "chosen_mask",
   "rejected_tokens",
@@ -225,7 +227,7 @@ def lengths(tree: Any) -> tuple[jax.Array, jax.Array]:
       prompts.append(
         jnp.max(jnp.where(x, x.shape[-1] - jnp.arange(x.shape[-1]), 0))
       )
-    elif name.endswith("_mask") and name in _COMPLETION:
+    elif name.endswith("mask") and name in _COMPLETION:
       completions.append(jnp.max(jnp.where(x, jnp.arange(x.shape[-1]) + 1, 0)))
   return jnp.max(jnp.stack(prompts)), jnp.max(jnp.stack(completions))
 

@@ -324,32 +324,57 @@ def accumulate(
 
   Returns:
     gradient and metrics.
-  """
-  num_rows = jax.tree.leaves(batch)[0].shape[0]
-  size = micro_batch_size or num_rows
-  if num_rows % size:
-    raise ValueError(
-      f"micro_batch_size: expected a divisor of the batch's {num_rows} rows, "
-      f"got {size}"
-    )
-  gradient_fn = _in_buckets(jax.grad(loss_fn, has_aux=True), buckets)
-  if size == num_rows:
-    return gradient_fn(params, batch)
 
-  # Micro-batch i takes the rows i, i + n, i + 2n, ... so that each device cuts
-  # its own rows and none travels.
-  def cut(x):
-    return x.reshape(size, num_rows // size, *x.shape[1:]).swapaxes(0, 1)
+  Raises:
+    ValueError: as `micro_batches`.
+  """
+  gradient_fn = _in_buckets(jax.grad(loss_fn, has_aux=True), buckets)
+  num_rows = jax.tree.leaves(batch)[0].shape[0]
+  if micro_batch_size in (None, num_rows):
+    return gradient_fn(params, batch)
+  micros = micro_batches(batch, micro_batch_size)
 
   def add(total, micro):
     return jax.tree.map(jnp.add, total, gradient_fn(params, micro)), None
 
-  micros = jax.tree.map(cut, batch)
   first = jax.eval_shape(
     gradient_fn, params, jax.tree.map(lambda x: x[0], micros)
   )
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
   return jax.lax.scan(add, zeros, micros)[0]
+
+
+def micro_batches(batch, size: int):
+  """Cuts rows into micro-batches: arrays [B, ...] into [B / size, size, ...].
+
+  Micro-batch i takes the rows i, i + n, i + 2n, ... so that each device cuts
+  its own rows and none travels.
+
+  Args:
+    batch: arrays [B, ...].
+    size: rows of a micro-batch, a divisor of B.
+
+  Raises:
+    ValueError: if it is none, or arrays differ in their rows.
+  """
+  arrays = jax.tree.leaves(batch)
+  num_rows = arrays[0].shape[0]
+  if size < 1 or num_rows % size:
+    raise ValueError(
+      f"micro_batch_size: expected a divisor of the batch's {num_rows} rows, "
+      f"got {size}"
+    )
+  others = {x.shape[0] for x in arrays} - {num_rows}
+  if others:
+    raise ValueError(
+      f"batch: expected {num_rows} rows in every array, to cut micro-batches "
+      f"of {size}, got {min(others)} in one"
+    )
+
+  def cut(x):
+    return x.reshape(size, num_rows // size, *x.shape[1:]).swapaxes(0, 1)
+
+  return jax.tree.map(cut, batch)
 
 
 def _in_buckets(gradient_fn, buckets: Sequence[Lengths]):

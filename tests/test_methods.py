@@ -4,11 +4,13 @@
 
 import math
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import hypo
-from hypo_jax.job import methods
+from hypo_jax.job import methods, steps
 
 
 def settings(method, **overrides):
@@ -284,3 +286,27 @@ def test_what_fits_is_let_through():
   config = hypo.get_config()
   methods.check_job(config, {"hypo": methods.resolved(settings("hypo"))})
   assert isinstance(config.online, ConfigDict)
+
+
+def test_ppos_schedule_counts_the_optimizers_updates():
+  """Two steps of 2 x 3, the first of which is the warm-up."""
+  found = methods.resolved(
+    settings(
+      "ppo",
+      epochs=2,
+      num_minibatches=3,
+      num_steps=2,
+      warmup_steps=1,
+      schedule="linear",
+      learning_rate=0.3,
+    )
+  )
+  optimizer = steps.make_optimizer(found)
+  params, gradient = {"w": jnp.zeros(1)}, {"w": jnp.full(1, 0.5)}
+  state, rates = optimizer.init(params), []
+  # AdamW's steps on one gradient over and over are as long as the rate.
+  for _ in range(13):
+    updates, state = optimizer.update(gradient, state, params)
+    rates.append(-float(updates["w"][0]))
+  expected = np.concatenate([np.linspace(0, 0.3, 7), np.linspace(0.25, 0, 6)])
+  np.testing.assert_allclose(rates, expected, atol=1e-5)

@@ -11,7 +11,13 @@ import optax
 import pytest
 
 from hypo_jax import keys, losses, objective, rollout, sharding, train
-from hypo_jax.batch import PreferenceBatch, pair_rows
+from hypo_jax.batch import (
+  Completions,
+  PreferenceBatch,
+  cut_lengths,
+  lengths,
+  pair_rows,
+)
 from hypo_jax.models import Model, TransformerConfig
 
 B, P, C, K = 8, 5, 6, 2
@@ -173,6 +179,14 @@ def test_demand_17_micro_batches_cut_to_buckets_give_the_same(settings):
     np.testing.assert_allclose(
       cut_metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name
     )
+
+
+def test_completions_are_cut_and_measured_like_the_rows_they_fill():
+  mask = jnp.arange(6) < jnp.array([[3], [0], [2]])
+  drawn = Completions(jnp.ones((3, 6), jnp.int32), mask, jnp.zeros((3, 6)))
+  assert tuple(map(int, lengths(drawn))) == (0, 3)
+  shapes = jax.tree.map(jnp.shape, cut_lengths(drawn, 1, 3))
+  assert shapes == Completions((3, 3), (3, 3), (3, 3))
 
 
 def test_demand_17_fine_tuning_in_buckets_gives_the_same():
@@ -348,6 +362,130 @@ def test_demand_05_an_empty_side_has_no_weight_and_nothing_is_nan():
   assert all(np.isfinite(v) for v in metrics.values())
 
 
+@pytest.mark.parametrize("method", ["dpo", "ipo"])
+def test_demand_05_a_pair_left_out_may_have_nan_references(method):
+  unknown = dataclasses.replace(
+    BATCH,
+    ref_chosen_log_probs=BATCH.ref_chosen_log_probs.at[3].set(jnp.nan),
+    ref_rejected_log_probs=BATCH.ref_rejected_log_probs.at[3].set(jnp.nan),
+  )
+  settings = {"method": method, "kl_coef": 0.0, "rollouts": None}
+  found, same = one_step(**settings, batch=unknown), one_step(**settings)
+  jax.tree.map(np.testing.assert_array_equal, found, same)
+
+
+def mean_chosen(params):
+  """Mean log-prob a token of the chosen completions of real pairs."""
+  rows, real = pair_rows(BATCH), BATCH.pair_mask
+  scored = objective.score_rows(MODEL, params, rows)[real, 0]
+  mask = rows.slot_mask[real, 0]
+  return jnp.where(mask, scored, 0.0).sum() / mask.sum()
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_sft_coef_weighs_the_chosen_completions_of_real_pairs(
+  micro_batch_size,
+):
+  settings = {"method": "dpo", "kl_coef": 0.0, "rollouts": None}
+  settings["micro_batch_size"] = micro_batch_size
+  plain, _ = one_step(**settings, sft_coef=0.0)
+  change, metrics = one_step(**settings, sft_coef=0.7)
+  value, gradient = jax.jit(jax.value_and_grad(mean_chosen))(POLICY)
+  expected = jax.tree.map(lambda x, y: x - 0.7 * y, plain, gradient)
+  assert_trees_close(change, expected, atol=2e-6)
+  assert max(np.abs(x).max() for x in jax.tree.leaves(gradient)) > 1e-2
+  np.testing.assert_allclose(metrics["sft_loss"], -value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_fine_tuning_raises_the_mean_log_prob_of_the_tokens(micro_batch_size):
+  rows = pair_rows(BATCH)
+
+  def loss_fn(params):
+    scored = objective.score_rows(MODEL, params, rows)
+    return -jnp.where(rows.slot_mask, scored, 0.0).sum() / rows.slot_mask.sum()
+
+  loss, gradient = jax.jit(jax.value_and_grad(loss_fn))(POLICY)
+  optimizer = optax.sgd(1.0)
+  step = train.make_sft_step(
+    MODEL, optimizer, micro_batch_size=micro_batch_size
+  )
+  state, metrics = step(train.init_state(POLICY, optimizer, MESH), None, rows)
+  change = jax.tree.map(lambda x, y: x - y, POLICY, state.trainable)
+  assert_trees_close(change, gradient, atol=2e-6)
+  np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+
+
+def test_counts_are_of_real_pairs_and_of_every_rollout():
+  counts = objective.count(BATCH, ROLLOUTS)
+  real = np.asarray(BATCH.pair_mask)
+  assert not real.all() and np.asarray(BATCH.chosen_mask)[~real].any()
+  assert counts.pairs == real.sum() == B - 1
+  assert counts.chosen_tokens == np.asarray(BATCH.chosen_mask)[real].sum()
+  assert counts.rollouts == B * K
+  assert counts.rollout_tokens == ROLLOUTS.rows.slot_mask.sum()
+  # Without any, denominators stay at 1.
+  none = dataclasses.replace(BATCH, pair_mask=jnp.zeros(B, bool))
+  assert all(n == 1 for n in jax.tree.leaves(objective.count(none, None)))
+
+
+def step_sizes(optimizer, steps: int) -> list[float]:
+  """Of AdamW on one gradient over and over, which are the learning rates."""
+  params, gradient = {"w": jnp.zeros(1)}, {"w": jnp.full(1, 0.5)}
+  state, found = optimizer.init(params), []
+  for _ in range(steps):
+    updates, state = optimizer.update(gradient, state, params)
+    found.append(-float(updates["w"][0]))
+  return found
+
+
+@pytest.mark.parametrize(
+  ("schedule", "after"),
+  [
+    ("constant", [1.0] * 6),
+    ("linear", [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]),
+    (
+      "cosine",
+      [1.0, *(0.5 + 0.5 * np.cos(np.pi * x / 4) for x in (1, 2, 3)), 0.0, 0.0],
+    ),
+  ],
+)
+def test_the_rate_rises_over_the_warm_up_and_falls_until_the_last_step(
+  schedule, after
+):
+  settings = {"learning_rate": 0.2, "schedule": schedule}
+  warmed = train.make_optimizer(num_steps=6, warmup_steps=2, **settings)
+  np.testing.assert_allclose(
+    step_sizes(warmed, 8), 0.2 * np.array([0.0, 0.5, *after]), atol=1e-5
+  )
+  at_once = train.make_optimizer(num_steps=4, **settings)
+  np.testing.assert_allclose(
+    step_sizes(at_once, 6), 0.2 * np.array(after), atol=1e-5
+  )
+
+
+def test_gradients_are_clipped_by_their_norm_and_weights_decay():
+  settings = {"learning_rate": 0.2, "weight_decay": 0.3}
+  optimizer = train.make_optimizer(num_steps=2, max_grad_norm=2.0, **settings)
+  by_hand = optax.adamw(0.2, weight_decay=0.3)
+  params = {"a": jnp.array([1.0]), "b": jnp.array([-2.0])}
+  state, expected_state = optimizer.init(params), by_hand.init(params)
+  # Of norms 1, left as it is, and 10, a fifth of which has norm 2.
+  for scale, clipped in ((1.0, 1.0), (10.0, 2.0)):
+    gradient = {"a": jnp.array([0.6]), "b": jnp.array([-0.8])}
+    gradient, small = (
+      jax.tree.map(lambda x, by=by: by * x, gradient) for by in (scale, clipped)
+    )
+    updates, state = optimizer.update(gradient, state, params)
+    expected, expected_state = by_hand.update(small, expected_state, params)
+    assert_trees_close(updates, expected, rtol=1e-5)
+  # Without a gradient what is left is the decay.
+  still = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(still, optimizer.init(params), params)
+  decay = jax.tree.map(lambda x: -0.2 * 0.3 * x, params)
+  assert_trees_close(updates, decay, rtol=1e-5)
+
+
 # What a method takes beyond the settings of all.
 COEFFICIENTS = {
   "dpo": {},
@@ -434,7 +572,20 @@ def test_a_kl_target_moves_the_weight_that_the_next_update_takes():
     ({"estimator": "k3"}, "estimator: expected one of"),
     ({"kl_coef": 0.0}, "kl_coef: expected a number > 0 for hypo"),
     ({"method": "ipo", "label_smoothing": 0.1}, "label_smoothing: expected 0"),
-    ({"micro_batch_size": 3}, "micro_batch_size: expected a divisor"),
+    (
+      {"micro_batch_size": 3},
+      "micro_batch_size: expected a divisor of the batch's 8 rows, got 3",
+    ),
+    ({"micro_batch_size": 16}, "micro_batch_size: expected a divisor .* 16"),
+    ({"micro_batch_size": 0}, "micro_batch_size: expected a divisor .* got 0"),
+    (
+      {
+        "micro_batch_size": 2,
+        "shared_prompts": False,
+        "rollouts": jax.tree.map(lambda x: x[:4], ROLLOUTS),
+      },
+      "batch: expected 8 rows in every array, .* micro-batches of 2, got 4",
+    ),
     ({"buckets": ((2, 0),)}, r"buckets: expected lengths .* got \(2, 0\) at 0"),
   ],
 )

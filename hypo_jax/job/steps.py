@@ -178,12 +178,9 @@ def make_reference_step(job: Job, settings: dict[str, Any]):
   model = job.model.with_rows(sharding.row_sharding(job.mesh))
   size = settings["micro_batch_size"]
 
-  def cut(x):
-    return x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
-
   def reference_step(reference, rows: Rows):
     score = partial(objective.score_rows, model, reference)
-    return jax.lax.map(score, jax.tree.map(cut, rows))
+    return jax.lax.map(score, train.micro_batches(rows, size))
 
   return jax.jit(reference_step)
 
