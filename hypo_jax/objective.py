@@ -73,12 +73,30 @@ def count(batch: PreferenceBatch, rollouts: Rollouts | None) -> Counts:
 
 def score_rows(model, params: Params, rows: Rows) -> jax.Array:
   """Returns token_log_probs [B, S, C] of every slot, nats, temperature 1."""
-  hidden, heads = (
-    model.row_hidden(params, rows),
-    (model.output_embedding(params),),
-  )
-  score = partial(_log_probs, model)
-  return _by_rows(model, score, heads, hidden, rows.slot_tokens)
+  hidden = model.row_hidden(params, rows)
+  return score_hidden(model, params, hidden, rows.slot_tokens)
+
+
+def score_hidden(
+  model,
+  params: Params,
+  hidden: jax.Array,
+  tokens: jax.Array,
+  *,
+  temperature: float = 1.0,
+) -> jax.Array:
+  """Returns token_log_probs [B, S, C] of tokens from what predicts them, nats.
+
+  Args:
+    model: see `train`.
+    params: what gave the hidden states.
+    hidden: [B, S, C, D], of `model.row_hidden`.
+    tokens: int32 [B, S, C].
+    temperature: > 0, divides the logits; a number, not traced.
+  """
+  heads = (model.output_embedding(params),)
+  score = partial(_log_probs, model, temperature=temperature)
+  return _by_rows(model, score, heads, hidden, tokens)
 
 
 def score_rows_and_kl(
@@ -116,10 +134,14 @@ def _reference(model, params, reference, rows):
   return (model.output_embedding(params), ref_head), ref_hidden
 
 
-def _log_probs(model, heads, hidden, tokens) -> jax.Array:
+def _log_probs(model, heads, hidden, tokens, *, temperature) -> jax.Array:
   """Returns token_log_probs [B, S, C] from hidden states [B, S, C, D]."""
   return scoring.token_log_probs_from_hidden(
-    hidden, heads[0], tokens, **_chunking(model, heads[0], tokens)
+    hidden,
+    heads[0],
+    tokens,
+    temperature=temperature,
+    **_chunking(model, heads[0], tokens),
   )
 
 
@@ -310,7 +332,9 @@ class PreferenceLoss:
     )
 
     def score(heads, hidden, tokens, ref_hidden):
-      pairs = _log_probs(model, heads, hidden[:, :2], tokens[:, :2])
+      pairs = _log_probs(
+        model, heads, hidden[:, :2], tokens[:, :2], temperature=1.0
+      )
       return pairs, _log_probs_and_kl(
         model,
         self._kl_gradient,

@@ -3,6 +3,11 @@
 """Steps of methods that learn from rewards of their own rollouts."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+import textwrap
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +103,9 @@ def assert_trees_close(first, second, **tolerance):
     np.testing.assert_allclose(a, b, **tolerance)
 
 
-def reinforce(method, *, rollouts=ROLLOUTS, rewards=REWARDS, **settings):
+def reinforce(
+  method, *, rollouts=ROLLOUTS, rewards=REWARDS, state_coef=None, **settings
+):
   settings = {"kl_coef": 0.3, "samples_per_prompt": K} | settings
 
   def make(optimizer):
@@ -106,17 +113,17 @@ def reinforce(method, *, rollouts=ROLLOUTS, rewards=REWARDS, **settings):
       MODEL, optimizer, method=method, **settings
     )
 
-  start_coef = settings["kl_coef"] if settings.get("kl_target") else None
-  return change(make, POLICY, REFERENCE, rollouts, rewards, kl_coef=start_coef)
+  return change(make, POLICY, REFERENCE, rollouts, rewards, kl_coef=state_coef)
 
 
-def proximal(*, rollouts=ROLLOUTS, rewards=REWARDS, rate=1.0, **settings):
+def proximal(
+  *, rollouts=ROLLOUTS, rewards=REWARDS, rate=1.0, state_coef=None, **settings
+):
   def make(optimizer):
     return online.make_ppo_step(MODEL, optimizer, **PPO | settings)
 
-  start_coef = PPO["kl_coef"] if settings.get("kl_target") else None
   arguments = (REFERENCE, rollouts, rewards, KEY)
-  return change(make, WITH_HEAD, *arguments, kl_coef=start_coef, rate=rate)
+  return change(make, WITH_HEAD, *arguments, kl_coef=state_coef, rate=rate)
 
 
 # RLOO and GRPO.
@@ -348,6 +355,77 @@ def test_the_value_head_learns_a_constant_reward():
   assert metrics["value_loss"] < 0.05 * first
 
 
+# Runs alone, because the number of devices is fixed when jax starts.
+SHARDED = """
+  import jax, numpy as np, optax
+  from hypo_jax import objective, online, sharding, train
+  from hypo_jax.aot import compiled
+  from hypo_jax.batch import Rollouts, Rows
+  from hypo_jax.models import Model, TransformerConfig
+
+  B, P, C, K, V, D = 8, 4, 16, 2, 512, 16
+  config = TransformerConfig(
+    vocab_size=V, num_layers=1, width=D, num_heads=2, num_kv_heads=2,
+    head_dim=8, mlp_width=32, max_positions=32, tied_embeddings=False,
+  )
+  # Two tokens of each of a device's slots at once: eight chunks.
+  objective.LOGITS_AT_ONCE = 2 * K * V
+  rng = np.random.default_rng(0)
+  prompts, slots = (rng.integers(2, V, s) for s in ((B, P), (B, K, C)))
+  rows = Rows(prompts, prompts > 0, slots, slots > 0)
+  start, reference = (
+    jax.device_get(Model(config).init(jax.random.key(i))) for i in (0, 1)
+  )
+  found = []
+  for devices in (jax.devices(), jax.devices()[:1]):
+    mesh = sharding.make_mesh(devices=devices)
+    model = Model(config).with_rows(sharding.row_sharding(mesh))
+    rollouts, rewards = sharding.put_rows(
+      mesh, (Rollouts(rows, np.zeros(slots.shape)), np.eye(B)[:, :K])
+    )
+    optimizer = optax.sgd(1.0)
+    step = online.make_ppo_step(
+      model, optimizer, kl_coef=0.3, epochs=1, num_minibatches=1,
+      clip_range=0.2, value_clip_range=0.2, value_coef=0.1, gae_lambda=0.95,
+      discount=1.0, whiten_rewards=False, whiten_advantages=True,
+      temperature=0.7,
+    )
+    policy, frozen = (
+      jax.device_put(x, sharding.tree_shardings(mesh, x))
+      for x in (start, reference)
+    )
+    state = train.init_state(online.with_value_head(policy, D), optimizer, mesh)
+    made = step.lower(
+      state, frozen, rollouts, rewards, jax.random.key(0)
+    ).compile()
+    found.append(jax.device_get(
+      made(state, frozen, rollouts, rewards, jax.random.key(0))[0].trainable
+    ))
+    if len(devices) > 1:
+      program = compiled.read(made.as_text())
+      assert max(w.trips for w in program.work) >= C // 2
+      sums = [c for c in program.collectives if c.kind == "all-reduce"]
+      assert max(c.bytes for c in sums) > 4 * D * V
+      repeated = [c for c in sums if c.trips > 1]
+      assert not repeated, repeated
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), *found
+  )
+"""
+
+
+def test_ppo_adds_a_heads_gradient_up_once_not_once_a_chunk():
+  """On eight devices, whose update is that of one."""
+  flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+  done = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(SHARDED)],
+    env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_a_policy_with_a_value_head_is_the_policy():
   assert train.policy_params(WITH_HEAD, None, False) is POLICY
   adapter = {"policy": {"layers": {}}, "value_head": {}}
@@ -391,13 +469,20 @@ def test_the_best_and_the_worst_rollout_make_the_pair():
 # The KL's weight.
 
 
-@pytest.mark.parametrize("run", [lambda **k: reinforce("rloo", **k), proximal])
-def test_the_kl_coefficient_moves_with_the_measured_kl(run):
-  _, state, metrics = run(kl_target=0.01)
-  expected = losses.adapted_kl_coef(0.3, metrics["kl"], target=0.01)
+@pytest.mark.parametrize(
+  "run",
+  [partial(reinforce, "rloo"), partial(reinforce, "grpo"), proximal],
+  ids=["rloo", "grpo", "ppo"],
+)
+def test_the_kl_coefficient_is_the_states_and_moves_with_the_measured_kl(run):
+  """Where there is a target; the argument, another, then counts for nothing."""
+  gradient, state, metrics = run(kl_target=0.01, kl_coef=9.0, state_coef=0.7)
+  fixed_gradient, fixed_state, _ = run(kl_coef=0.7)
+  assert_trees_close(gradient, fixed_gradient, atol=2e-6)
+  np.testing.assert_allclose(metrics["kl_coef"], 0.7, rtol=1e-6)
+  expected = losses.adapted_kl_coef(0.7, metrics["kl"], target=0.01)
   np.testing.assert_allclose(state.kl_coef, expected, rtol=1e-6)
-  np.testing.assert_allclose(metrics["kl_coef"], 0.3, rtol=1e-6)
-  assert run()[1].kl_coef is None
+  assert fixed_state.kl_coef is None
 
 
 @pytest.mark.parametrize("kl_coef", [None, 0.3])
@@ -441,6 +526,19 @@ def test_completions_without_eos_get_the_stand_in():
     (
       lambda: proximal(num_minibatches=3),
       "num_minibatches: expected a divisor of the 8 prompts, got 3",
+    ),
+    *(
+      (
+        partial(run, micro_batch_size=size),
+        f"micro_batch_size: expected a divisor of the batch's 8 rows, got "
+        f"{size}",
+      )
+      for run in (partial(reinforce, "rloo"), proximal)
+      for size in (3, 16)
+    ),
+    (
+      lambda: proximal(num_minibatches=4, micro_batch_size=0),
+      "micro_batch_size: expected a divisor of the batch's 8 rows, got 0",
     ),
   ],
 )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hypo_jax import objective, ppo, scoring, train
+from hypo_jax import objective, ppo, train
 from hypo_jax.batch import Rows
 from hypo_jax.models import scalar_head
 from hypo_jax.online import draws
@@ -87,7 +87,8 @@ def make_ppo_step(
     temperature: at which rollouts were drawn; policy and reference are both
       scored at it.
     kl_target: nats a completion, or None for a fixed kl_coef.
-    micro_batch_size: prompts per forward and backward; None for all at once.
+    micro_batch_size: prompts per forward and backward, a divisor of their
+      number, and of a minibatch's where that is larger; None for all at once.
     adapters: `state.trainable["policy"]` is an adapter over `frozen`.
     **settings: all of
       kl_coef: weight of the KL, reward per nat; with a kl_target the state's
@@ -146,7 +147,9 @@ def _score(model, s: _Settings, trainable, frozen, rows: Rows):
   """Returns token log-probs and values, [B, k, C] each."""
   params = train.policy_params(trainable, frozen, s.adapters)
   hidden = model.row_hidden(params, rows)
-  scored = _score_hidden(model, params, hidden, rows, s.temperature)
+  scored = objective.score_hidden(
+    model, params, hidden, rows.slot_tokens, temperature=s.temperature
+  )
   return scored, scalar_head.apply(trainable["value_head"], hidden)
 
 
@@ -155,7 +158,9 @@ def _look(model, s: _Settings, trainable, frozen, rollouts, rewards, kl_coef):
 
   def score_all(rows: Rows):
     hidden = model.row_hidden(frozen, rows)
-    reference = _score_hidden(model, frozen, hidden, rows, s.temperature)
+    reference = objective.score_hidden(
+      model, frozen, hidden, rows.slot_tokens, temperature=s.temperature
+    )
     return *_score(model, s, trainable, frozen, rows), reference
 
   log_probs, values, reference = _in_micro_batches(
@@ -216,19 +221,6 @@ def _loss(model, s: _Settings, trainable, frozen, part: Experience, num_tokens):
   }
 
 
-def _score_hidden(model, params, hidden, rows: Rows, temperature: float):
-  """Returns token log-probs [B, k, C] at a temperature."""
-  head = model.output_embedding(params)
-  return scoring.token_log_probs_from_hidden(
-    hidden,
-    head,
-    rows.slot_tokens,
-    chunk_size=objective.chunk_size(rows.slot_tokens.shape, head.shape[-1]),
-    softcap=model.config.final_softcap,
-    temperature=temperature,
-  )
-
-
 def _minibatches(rows: int, epochs: int, num_minibatches: int, key):
   """Returns [epochs * num_minibatches, rows / num_minibatches] row numbers."""
   if rows % num_minibatches:
@@ -244,14 +236,11 @@ def _minibatches(rows: int, epochs: int, num_minibatches: int, key):
 def _in_micro_batches(function, rows: Rows, size: int | None):
   """Applies a function of rows [B, ...] part by part; the parts are joined."""
   total = rows.prompt_tokens.shape[0]
-  if size is None or size == total:
+  if size in (None, total):
     return function(rows)
-
-  # As `train.accumulate` cuts, so that no row leaves its device.
-  def cut(x):
-    return x.reshape(size, total // size, *x.shape[1:]).swapaxes(0, 1)
 
   def join(x):
     return x.swapaxes(0, 1).reshape(total, *x.shape[2:])
 
-  return jax.tree.map(join, jax.lax.map(function, jax.tree.map(cut, rows)))
+  parts = jax.lax.map(function, train.micro_batches(rows, size))
+  return jax.tree.map(join, parts)
