@@ -122,5 +122,8 @@ def test_prompts_are_asked_as_they_were_trained_on(
   monkeypatch.setattr(modes, "restore_reference", lambda _: None)
   monkeypatch.setattr(modes, "load_policy", lambda *_: (policy, 0, []))
   monkeypatch.setattr(modes.evaluate, "decode", lambda *_: [])
-  modes.sample_checkpoint(job, "last", ["Hi", "\n\nHuman: Hi\n\nAssistant:"])
+  texts = ["Hi", "\n\nHuman: Hi\n\nAssistant:"]
+  modes.sample_checkpoint(job, "last", texts)
   assert seen == asked
+  modes.sample_checkpoint(job, "last", asked)  # Messages stay as they are.
+  assert seen == asked * 2

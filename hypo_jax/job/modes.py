@@ -85,20 +85,20 @@ def evaluate_checkpoint(job: Job, checkpoint: str) -> dict[str, Any]:
 
 
 def sample_checkpoint(
-  job: Job, checkpoint: str, prompts: Sequence[str]
+  job: Job, checkpoint: str, prompts: Sequence[str | list[dict[str, str]]]
 ) -> list[list[str]]:
   """Returns completions of each prompt, at temperature 1.
 
   Args:
     job: the job.
     checkpoint: see `load_policy`.
-    prompts: texts, as the task's tokenizer takes them. Where the job's pairs
-      have messages for prompts, a text becomes such: the turns of a dialogue
-      "\\n\\nHuman: ...", else one user's turn.
+    prompts: texts or messages, as the task's tokenizer takes them. Where the
+      job's pairs have messages for prompts, a text becomes such: the turns of
+      a dialogue "\\n\\nHuman: ...", else one user's turn.
   """
   pairs = job.task.pairs
   if pairs and not isinstance(pairs["train"][0]["prompt"], str):
-    prompts = [hh.as_messages(prompt) for prompt in prompts]
+    prompts = [hh.as_messages(p) if isinstance(p, str) else p for p in prompts]
   reference = restore_reference(job)
   policy, _, _ = load_policy(job, checkpoint, reference)
   rows = job.tokens.prompts(list(prompts))
