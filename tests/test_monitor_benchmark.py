@@ -105,7 +105,9 @@ def test_the_page_counts_by_kind():
   text = page.make_page([GONE, KEPT], [GONE, PASSING, hypo])
   assert "Judged: 3 runs on seeds 0, of which 2 collapse, 1 lastingly" in text
   name = "fall of the reference's log-prob a token"
-  assert f"| **{name}** | 0.03 | 0.45 | yes | 0.24 | 1 of 1 |" in text
+  assert f"| {name} | 0.03 | 0.45 | yes | 0.24 | 1 of 1 |" in text
+  limit = f"{monitor.FALL_LIMIT:.3g}"
+  assert f"| **{name}, as frozen** | 0.03 | 0.45 | yes | {limit} | 1 of" in text
   assert "Precision 1 of 1: 1.00 (0.21 to 1.00)" in text
   assert "recall 1 of 2: 0.50" in text and "ahead 1 of 2: 0.50" in text
   assert f"The monitor goes by the {name} (15.00), frozen at" in text

@@ -68,14 +68,16 @@ def _calibration(runs: Sequence[Run]) -> list[str]:
     "precision | recall | ahead | lead, evaluations | lead, steps |",
     "|---|---|---|---|---|---|---|---|---|---|",
   ]
-  for name, found in fits.items():
+  frozen = fits[_CHOSEN]._replace(threshold=monitor.FALL_LIMIT)
+  for name, label, found in (
+    *((name, name, found) for name, found in fits.items()),
+    (_CHOSEN, f"**{_CHOSEN}, as frozen**", frozen),
+  ):
     statistic = rules.STATISTICS[name]
     watched = [
       rules.watch(run, statistic(run) > found.threshold) for run in runs
     ]
-    bold = "**" if name == _CHOSEN else ""
-    row = [bold + name + bold]
-    row += [f"{found.quiet:.3g}", f"{found.loud:.3g}"]
+    row = [label, f"{found.quiet:.3g}", f"{found.loud:.3g}"]
     row += ["yes" if found.apart else "no"]
     row += [f"{found.threshold:.3g}"]
     row += _scored(rules.score(watched))
