@@ -308,6 +308,24 @@ def test_the_gap_closes_with_even_pairs_alone(places):
   assert alone.kl[0] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_without_even_pairs_hypo_at_length_is_no_better_than_dpo(places):
+  """Its minimum has more mass on what no pair speaks of, not less."""
+  pairs = world.mixed_pairs(places[True], 0.0)
+  dpo, hypo = (
+    world.train(
+      places[True],
+      pairs,
+      kl_coef=kl_coef,
+      learning_rate=4.0,
+      num_steps=num_steps,
+      every=num_steps,
+    )
+    for kl_coef, num_steps in ((0.0, 1000), (0.005, 8000))
+  )
+  assert hypo.broken[-1] > hypo.broken[0] > dpo.broken[-1]
+  assert hypo.gap[-1] > dpo.gap[-1] + 0.01
+
+
 def test_gallery_writes_a_page_that_stands_alone(tmp_path, monkeypatch):
   label = "Coefficients & more"
   chapters = (

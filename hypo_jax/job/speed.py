@@ -48,7 +48,11 @@ def _stage(rows: list[Row]) -> dict[str, Any]:
 
   def rate(name: str) -> float | None:
     """Mean over the updates' seconds, of rows that know it."""
-    known = [(n * _updating(r), r[name]) for n, r in steady if r[name]]
+    known = [
+      (n * _updating(row), row[name])
+      for n, row in steady
+      if row[name] is not None
+    ]
     seconds = sum(s for s, _ in known)
     return sum(s * value for s, value in known) / seconds if known else None
 
