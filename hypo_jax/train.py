@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from hypo_jax import losses, objective, sharding
+from hypo_jax import objective, sharding
 from hypo_jax.batch import (
   Completions,
   PreferenceBatch,
@@ -49,6 +49,9 @@ Params = Any
 Metrics = dict[str, jax.Array]
 # Tokens of a prompt, and of a completion.
 Lengths = tuple[int, int]
+# (kl_coef of the last update, KL measured there) -> kl_coef of the next, as
+# `losses.adapted_kl_coef` with its target.
+KLController = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @jax.tree_util.register_dataclass
@@ -78,6 +81,7 @@ def make_optimizer(
   warmup_steps: int = 0,
   max_grad_norm: float = 1.0,
   weight_decay: float = 0.0,
+  adam_eps: float = 1e-8,
 ) -> optax.GradientTransformation:
   """Returns AdamW with clipping by global norm and a warm-up.
 
@@ -88,6 +92,7 @@ def make_optimizer(
     warmup_steps: updates of linear rise from 0.
     max_grad_norm: largest global norm of the gradient.
     weight_decay: decoupled decay per unit of learning rate.
+    adam_eps: added to the root of the second moment that divides.
   """
   rest = max(num_steps - warmup_steps, 1)
   after_warmup = {
@@ -105,7 +110,7 @@ def make_optimizer(
     rate = optax.join_schedules([warmup, rate], [warmup_steps])
   return optax.chain(
     optax.clip_by_global_norm(max_grad_norm),
-    optax.adamw(rate, weight_decay=weight_decay),
+    optax.adamw(rate, eps=adam_eps, weight_decay=weight_decay),
   )
 
 
@@ -192,7 +197,7 @@ def make_train_step(
   micro_batch_size: int | None = None,
   buckets: Sequence[Lengths] = (),
   adapters: bool = False,
-  kl_target: float | None = None,
+  kl_controller: KLController | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Returns train_step(state, frozen, batch, rollouts) -> (state, metrics).
 
@@ -212,10 +217,9 @@ def make_train_step(
       branch for each, so that nothing is compiled later; results are equal up
       to rounding.
     adapters: `state.trainable` is an adapter over `frozen`.
-    kl_target: nats a completion, where the on-policy KL is held: the weight is
-      then the state's kl_coef, which `losses.adapted_kl_coef` moves after each
-      update by the Rao-Blackwell estimate; the loss's own says only that there
-      is one. None for a fixed kl_coef.
+    kl_controller: the KL's weight is then the state's kl_coef, which this moves
+      after each update by the Rao-Blackwell estimate; the loss's own says only
+      that there is one. None for a fixed kl_coef.
   """
 
   def train_step(state: TrainState, frozen, batch: PreferenceBatch, rollouts):
@@ -226,7 +230,7 @@ def make_train_step(
         frozen,
         *micro,
         counts,
-        _kl_weight(state, kl_target),
+        None if kl_controller is None else state.kl_coef,
       ),
       state.trainable,
       (batch, rollouts),
@@ -234,7 +238,7 @@ def make_train_step(
       buckets,
     )
     state, metrics = update(state, optimizer, gradient, metrics)
-    return _adapt(state, metrics, kl_target)
+    return _adapt(state, metrics, kl_controller)
 
   return jax.jit(train_step, donate_argnums=0)
 
@@ -245,7 +249,7 @@ def make_fused_step(
   complete: Callable[..., Completions],
   *,
   adapters: bool = False,
-  kl_target: float | None = None,
+  kl_controller: KLController | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics, Rollouts]]:
   """Returns fused_step(state, frozen, batch, keys) -> (state, metrics, drawn).
 
@@ -259,7 +263,7 @@ def make_fused_step(
     optimizer: any optax transformation.
     complete: of `rollout.make_complete`, with the loss's samples_per_prompt.
     adapters: as in `make_train_step`.
-    kl_target: likewise.
+    kl_controller: likewise.
 
   Raises:
     ValueError: for a loss without rollouts, or whose rollouts are not the
@@ -277,7 +281,7 @@ def make_fused_step(
   def fused_step(state: TrainState, frozen, batch: PreferenceBatch, keys):
     def loss_fn(trainable):
       params = policy_params(trainable, frozen, adapters)
-      weight = _kl_weight(state, kl_target)
+      weight = None if kl_controller is None else state.kl_coef
       draw = partial(complete, keys=keys)
       return loss.fused(params, frozen, batch, draw, weight)
 
@@ -285,25 +289,29 @@ def make_fused_step(
       state.trainable
     )
     new, metrics = update(state, optimizer, gradient, metrics)
-    return *_adapt(new, metrics, kl_target), rollouts
+    return *_adapt(new, metrics, kl_controller), rollouts
 
   return jax.jit(fused_step, donate_argnums=0)
 
 
-def _kl_weight(state: TrainState, kl_target: float | None):
-  """What stands in for the loss's kl_coef, where that adapts."""
-  return None if kl_target is None else state.kl_coef
-
-
-def _adapt(state: TrainState, metrics: Metrics, kl_target: float | None):
-  """Moves the state's KL weight after an update that used it."""
-  if kl_target is None:
+def _adapt(
+  state: TrainState, metrics: Metrics, kl_controller: KLController | None
+):
+  if kl_controller is None:
     return state, metrics
-  moved = losses.adapted_kl_coef(
-    state.kl_coef, metrics["kl_rao_blackwell"], target=kl_target
-  )
   metrics = metrics | {"kl_coef": state.kl_coef}
-  return dataclasses.replace(state, kl_coef=moved), metrics
+  kl = metrics["kl_rao_blackwell"]
+  return move_kl_coef(state, kl, kl_controller), metrics
+
+
+def move_kl_coef(
+  state: TrainState, kl: jax.Array, kl_controller: KLController | None
+) -> TrainState:
+  """Moves the state's KL weight, if it adapts, after an update that used it."""
+  if kl_controller is None:
+    return state
+  moved = kl_controller(state.kl_coef, kl)
+  return dataclasses.replace(state, kl_coef=moved)
 
 
 def accumulate(

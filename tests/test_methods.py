@@ -72,6 +72,16 @@ def test_a_value_takes_the_defaults_place_even_if_it_is_false():
     ),
     (
       "hypo",
+      {"kl_gain": 0.2},
+      "preference.kl_gain: expected no value without a kl_target, got 0.2",
+    ),
+    (
+      "hypo",
+      {"kl_target": 3.0, "kl_gain": 5.0},
+      r"preference.kl_gain: expected a number in \(0, 5\) for 'hypo', got 5",
+    ),
+    (
+      "hypo",
       {"kl_target": -1.0},
       "preference.kl_target: expected a",
     ),
@@ -116,6 +126,11 @@ def test_a_value_out_of_range_is_refused_before_anything_runs(
   ("main", "change", "unused"),
   [
     ("hypo", {"kl_target": 3.0}, {"kl_target": None}),
+    (
+      "hypo",
+      {"kl_target": 3.0, "kl_gain": 0.2},
+      {"kl_target": None, "kl_gain": None},
+    ),
     ("hypo", {"label_smoothing": 0.1}, {}),
     ("chi_po", {"max_margin": 8.0}, {"max_margin": None}),
     ("simpo", {"target_margin": 1.0}, {"target_margin": None}),
@@ -286,6 +301,24 @@ def test_what_fits_is_let_through():
   config = hypo.get_config()
   methods.check_job(config, {"hypo": methods.resolved(settings("hypo"))})
   assert isinstance(config.online, ConfigDict)
+
+
+@pytest.mark.parametrize(("given", "gain"), [(None, 0.1), (2.0, 2.0)])
+def test_a_kl_target_is_gone_towards_as_fast_as_the_gain_says(given, gain):
+  found = methods.resolved(settings("hypo", kl_target=3.0, kl_gain=given))
+  moved = methods.kl_controller(found)(0.5, 3.3)
+  np.testing.assert_allclose(moved, 0.5 * (1 + gain * 0.1), rtol=1e-6)
+  assert methods.kl_controller(methods.resolved(settings("hypo"))) is None
+
+
+def test_adams_epsilon_is_the_settings():
+  found = methods.resolved(
+    settings("hypo", adam_eps=0.5, warmup_steps=0, learning_rate=0.3)
+  )
+  optimizer = steps.make_optimizer(found)
+  params, gradient = {"w": jnp.zeros(1)}, {"w": jnp.full(1, 0.25)}
+  updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+  np.testing.assert_allclose(updates["w"], -0.3 * 0.25 / 0.75, rtol=1e-5)
 
 
 def test_ppos_schedule_counts_the_optimizers_updates():

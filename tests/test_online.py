@@ -475,12 +475,15 @@ def test_the_best_and_the_worst_rollout_make_the_pair():
   ids=["rloo", "grpo", "ppo"],
 )
 def test_the_kl_coefficient_is_the_states_and_moves_with_the_measured_kl(run):
-  """Where there is a target; the argument, another, then counts for nothing."""
-  gradient, state, metrics = run(kl_target=0.01, kl_coef=9.0, state_coef=0.7)
+  """Where there is a controller; the argument then counts for nothing."""
+  controller = partial(losses.adapted_kl_coef, target=0.01, gain=0.3)
+  gradient, state, metrics = run(
+    kl_controller=controller, kl_coef=9.0, state_coef=0.7
+  )
   fixed_gradient, fixed_state, _ = run(kl_coef=0.7)
   assert_trees_close(gradient, fixed_gradient, atol=2e-6)
   np.testing.assert_allclose(metrics["kl_coef"], 0.7, rtol=1e-6)
-  expected = losses.adapted_kl_coef(0.7, metrics["kl"], target=0.01)
+  expected = controller(0.7, metrics["kl"])
   np.testing.assert_allclose(state.kl_coef, expected, rtol=1e-6)
   assert fixed_state.kl_coef is None
 

@@ -3,6 +3,7 @@
 """The training step: micro-batches, identities at step 0, HyPO's own loss."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -465,9 +466,9 @@ def test_the_rate_rises_over_the_warm_up_and_falls_until_the_last_step(
 
 
 def test_gradients_are_clipped_by_their_norm_and_weights_decay():
-  settings = {"learning_rate": 0.2, "weight_decay": 0.3}
+  settings = {"learning_rate": 0.2, "weight_decay": 0.3, "adam_eps": 0.5}
   optimizer = train.make_optimizer(num_steps=2, max_grad_norm=2.0, **settings)
-  by_hand = optax.adamw(0.2, weight_decay=0.3)
+  by_hand = optax.adamw(0.2, eps=0.5, weight_decay=0.3)
   params = {"a": jnp.array([1.0]), "b": jnp.array([-2.0])}
   state, expected_state = optimizer.init(params), by_hand.init(params)
   # Of norms 1, left as it is, and 10, a fifth of which has norm 2.
@@ -533,10 +534,11 @@ def test_methods_take_their_own_pair_loss():
     )
 
 
-def test_a_kl_target_moves_the_weight_that_the_next_update_takes():
+def test_a_kl_controller_moves_the_weight_that_the_next_update_takes():
   optimizer = optax.sgd(1.0)
   loss = objective.PreferenceLoss(MODEL, **SETTINGS | {"kl_coef": 9.0})
-  step = train.make_train_step(loss, optimizer, kl_target=0.05)
+  controller = partial(losses.adapted_kl_coef, target=0.05, gain=0.3)
+  step = train.make_train_step(loss, optimizer, kl_controller=controller)
   # The state's weight counts, not the argument.
   state = train.init_state(POLICY, optimizer, MESH, kl_coef=0.2)
   state, metrics = step(state, REFERENCE, BATCH, ROLLOUTS)
@@ -545,12 +547,14 @@ def test_a_kl_target_moves_the_weight_that_the_next_update_takes():
   assert_trees_close(change, gradient, atol=2e-6)
   np.testing.assert_allclose(metrics["loss"], fixed["loss"], rtol=1e-5)
   np.testing.assert_allclose(metrics["kl_coef"], 0.2, rtol=1e-6)
-  moved = losses.adapted_kl_coef(0.2, fixed["kl_rao_blackwell"], target=0.05)
+  moved = controller(0.2, fixed["kl_rao_blackwell"])
   np.testing.assert_allclose(state.kl_coef, moved, rtol=1e-6)
   assert not np.isclose(moved, 0.2)
   # The fused schedule does the same.
   complete = rollout.make_complete(MODEL, **DRAWING)
-  step = train.make_fused_step(loss, optimizer, complete, kl_target=0.05)
+  step = train.make_fused_step(
+    loss, optimizer, complete, kl_controller=controller
+  )
   state = train.init_state(POLICY, optimizer, MESH, kl_coef=0.2)
   row_keys = keys.row_keys(jax.random.key(7), BATCH.row)
   state, metrics, _ = step(state, REFERENCE, BATCH, row_keys)

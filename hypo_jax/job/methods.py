@@ -4,15 +4,21 @@
 
 import difflib
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import jax
+
+from hypo_jax import losses
 from hypo_jax.objective import METHODS
 
 # Settings of `config.online` by method, with their defaults. PPO's are those of
 # the summarize-from-feedback recipe (Huang et al. 2024, arXiv 2403.17031) but
 # for two. The temperature is 0.7 there: at 1 the penalised KL is the policies'
 # own. A completion without EOS has reward -1 there, for whatever its own was:
-# where rewards go below -1, that would pay for not ending.
+# where rewards go below -1, that would pay for not ending. (Its AdamW's eps is
+# 1e-5, `preference.adam_eps`.)
 DEFAULTS: dict[str, dict[str, Any]] = {
   "ppo": {
     "epochs": 4,
@@ -65,6 +71,8 @@ _RANGES = {
     "warmup_steps": _AT_LEAST_0,
     "max_grad_norm": _ABOVE_0,
     "weight_decay": _AT_LEAST_0,
+    "adam_eps": _ABOVE_0,
+    "kl_gain": ("a number in (0, 5)", lambda x: 0 < x < 5),
     "target_margin": _AT_LEAST_0,
   },
   "online": {
@@ -136,7 +144,7 @@ def _foreign(settings: dict[str, Any]) -> dict[str, Any]:
   found |= _unused(method)
   if (settings | found)["kl_coef"]:
     return found | {"offline_kl_coef": 0.0}
-  return found | {"kl_target": None}
+  return found | {"kl_target": None, "kl_gain": None}
 
 
 def _unused(method: str) -> dict[str, Any]:
@@ -197,11 +205,27 @@ def _check_preference(settings: dict[str, Any]) -> None:
       "preference.kl_target: expected a number > 0 and a kl_coef > 0 to begin "
       f"with, got {target} and kl_coef {kl_coef} for {method!r}"
     )
+  if target is None and settings["kl_gain"] is not None:
+    raise ValueError(
+      f"preference.kl_gain: expected no value without a kl_target, got "
+      f"{settings['kl_gain']} for {method!r}"
+    )
 
 
 def initial_kl_coef(settings: dict[str, Any]) -> float | None:
   """Returns the KL's first weight where it adapts to a target, else None."""
   return None if settings["kl_target"] is None else settings["kl_coef"]
+
+
+def kl_controller(
+  settings: dict[str, Any],
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+  """Returns what moves the KL's weight where it adapts to a target, or None."""
+  target, gain = settings["kl_target"], settings["kl_gain"]
+  if target is None:
+    return None
+  own = {} if gain is None else {"gain": gain}
+  return partial(losses.adapted_kl_coef, target=target, **own)
 
 
 def draws(settings: dict[str, Any]) -> bool:

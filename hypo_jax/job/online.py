@@ -10,7 +10,7 @@ import numpy as np
 
 from hypo_jax import objective, online, sharding, train
 from hypo_jax.batch import Rollouts
-from hypo_jax.job.methods import DEFAULTS
+from hypo_jax.job.methods import DEFAULTS, kl_controller
 from hypo_jax.job.setup import Job
 
 
@@ -37,10 +37,10 @@ def make_step(job: Job, settings: dict[str, Any], optimizer):
   """
   model = job.model.with_rows(sharding.row_sharding(job.mesh))
   method, k = settings["method"], job.config.rollout.samples_per_prompt
-  names = ("micro_batch_size", "kl_coef", "kl_target")
-  common = {name: settings[name] for name in names}
+  common = {name: settings[name] for name in ("micro_batch_size", "kl_coef")}
   common["adapters"] = job.adapters
   own = {n: settings[n] for n in DEFAULTS[method] if n != "no_eos_reward"}
+  common["kl_controller"] = kl_controller(settings)
   if method == "ppo":
     return online.make_ppo_step(model, optimizer, **common, **own)
   if method == "online_dpo":

@@ -15,6 +15,7 @@ from hypo_jax.job.kept_rollouts import make_kept_rollouts
 from hypo_jax.job.methods import (
   ONLINE,
   initial_kl_coef,
+  kl_controller,
   updates_per_step,
 )
 from hypo_jax.job.setup import Job
@@ -43,6 +44,7 @@ def method_params(job: Job, settings: dict[str, Any], reference, name: str):
 def make_optimizer(settings: dict[str, Any]):
   """Returns a method's optimizer; its schedule counts the optimizer's steps."""
   names = ("learning_rate", "schedule", "max_grad_norm", "weight_decay")
+  names += ("adam_eps",)
   updates = updates_per_step(settings)
   return train.make_optimizer(
     **{name: settings[name] for name in names},
@@ -95,7 +97,7 @@ def make_train_step(
     micro_batch_size=settings["micro_batch_size"],
     buckets=buckets,
     adapters=job.adapters,
-    kl_target=settings["kl_target"],
+    kl_controller=kl_controller(settings),
   )
 
 
@@ -165,7 +167,7 @@ def make_fused_step(job: Job, settings: dict[str, Any], optimizer):
     optimizer,
     make_complete(job, loss.model),
     adapters=job.adapters,
-    kl_target=settings["kl_target"],
+    kl_controller=kl_controller(settings),
   )
 
 

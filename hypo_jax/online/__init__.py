@@ -10,9 +10,9 @@ Beside `train.make_train_step`: the same rollouts, states and micro-batches.
     online_dpo   the best and the worst of a prompt's rollouts make a pair,
                  which `train.make_train_step` takes as an offline one
 
-The objective is E[reward] - kl_coef KL(policy || reference). With a kl_target
-the coefficient is the state's (`TrainState.kl_coef`), and moves by
-`losses.adapted_kl_coef` after each step.
+The objective is E[reward] - kl_coef KL(policy || reference). With a
+kl_controller (`losses.adapted_kl_coef`, say) the coefficient is the state's,
+`TrainState.kl_coef`, and moves after each step.
 
 Shapes: B prompts, k samples of each, N = B * k, C completion tokens.
 """

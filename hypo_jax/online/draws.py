@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every method that learns from its own draws does with them."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hypo_jax import losses, ppo, train
+from hypo_jax import ppo, train
 from hypo_jax.batch import Rollouts
 
 Metrics = dict[str, jax.Array]
@@ -78,10 +77,3 @@ def rollout_metrics(rollouts, scored, ref_scored, counts) -> Metrics:
 
 def reward_metrics(rewards: jax.Array) -> Metrics:
   return {"rollout_reward": rewards.mean(), "rollout_reward_std": rewards.std()}
-
-
-def move_kl_coef(state: train.TrainState, kl, target: float | None):
-  if target is None:
-    return state
-  moved = losses.adapted_kl_coef(state.kl_coef, kl, target=target)
-  return dataclasses.replace(state, kl_coef=moved)

@@ -57,7 +57,6 @@ class _Settings(NamedTuple):
   whiten_rewards: bool
   whiten_advantages: bool
   temperature: float
-  kl_target: float | None
   micro_batch_size: int | None
   adapters: bool
 
@@ -67,7 +66,7 @@ def make_ppo_step(
   optimizer: optax.GradientTransformation,
   *,
   temperature: float = 1.0,
-  kl_target: float | None = None,
+  kl_controller: train.KLController | None = None,
   micro_batch_size: int | None = None,
   adapters: bool = False,
   **settings: Any,
@@ -86,13 +85,14 @@ def make_ppo_step(
       updates a step.
     temperature: at which rollouts were drawn; policy and reference are both
       scored at it.
-    kl_target: nats a completion, or None for a fixed kl_coef.
+    kl_controller: moves the state's kl_coef after each step, by the mean
+      log-ratio of its rollouts; None for a fixed kl_coef.
     micro_batch_size: prompts per forward and backward, a divisor of their
       number, and of a minibatch's where that is larger; None for all at once.
     adapters: `state.trainable["policy"]` is an adapter over `frozen`.
     **settings: all of
-      kl_coef: weight of the KL, reward per nat; with a kl_target the state's
-        is taken instead.
+      kl_coef: weight of the KL, reward per nat; with a kl_controller the
+        state's is taken instead.
       epochs, num_minibatches: passes over a draw, and parts of each pass.
       clip_range, value_clip_range: of the policy's ratio, the value's change.
       value_coef: weight of the value loss.
@@ -102,7 +102,6 @@ def make_ppo_step(
   """
   s = _Settings(
     temperature=temperature,
-    kl_target=kl_target,
     micro_batch_size=micro_batch_size,
     adapters=adapters,
     **settings,
@@ -110,7 +109,7 @@ def make_ppo_step(
   kl_name = "kl" if temperature == 1.0 else "kl_tempered"
 
   def step(state: train.TrainState, frozen, rollouts, rewards, key):
-    weight = s.kl_coef if kl_target is None else state.kl_coef
+    weight = s.kl_coef if kl_controller is None else state.kl_coef
     frozen = jax.lax.stop_gradient(frozen)
     experience, seen = _look(
       model, s, state.trainable, frozen, rollouts, rewards, weight
@@ -138,7 +137,7 @@ def make_ppo_step(
     metrics[kl_name] = metrics.pop("kl")
     metrics["kl_coef"] = jnp.float32(weight)
     new = dataclasses.replace(new, step=state.step + 1)
-    return draws.move_kl_coef(new, metrics[kl_name], kl_target), metrics
+    return train.move_kl_coef(new, metrics[kl_name], kl_controller), metrics
 
   return jax.jit(step, donate_argnums=0)
 

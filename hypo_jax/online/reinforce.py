@@ -20,7 +20,7 @@ def make_policy_gradient_step(
   samples_per_prompt: int,
   scale_by_std: bool | None = None,
   scale_by_length: bool | None = None,
-  kl_target: float | None = None,
+  kl_controller: train.KLController | None = None,
   micro_batch_size: int | None = None,
   adapters: bool = False,
 ) -> draws.Step:
@@ -33,13 +33,14 @@ def make_policy_gradient_step(
     model: see `train`.
     optimizer: any optax transformation.
     method: "rloo" or "grpo".
-    kl_coef: weight of the KL, reward per nat; with a kl_target the state's is
-      taken instead.
+    kl_coef: weight of the KL, reward per nat; with a kl_controller the state's
+      is taken instead.
     samples_per_prompt: k, at least 2.
     scale_by_std: of grpo and no other, as the next; None for the default of
       `policy_gradient.grpo_loss`.
     scale_by_length: likewise.
-    kl_target: nats a completion, or None for a fixed kl_coef.
+    kl_controller: moves the state's kl_coef after each step, by the mean
+      log-ratio of its rollouts; None for a fixed kl_coef.
     micro_batch_size: prompts per forward and backward; None for all at once.
     adapters: `state.trainable` is an adapter over `frozen`.
 
@@ -63,7 +64,7 @@ def make_policy_gradient_step(
   loss_of = policy_gradient.grpo_loss if grouped else policy_gradient.rloo_loss
 
   def step(state: train.TrainState, frozen, rollouts: Rollouts, rewards):
-    weight = kl_coef if kl_target is None else state.kl_coef
+    weight = kl_coef if kl_controller is None else state.kl_coef
     counts = draws.counts(rollouts)
 
     def loss_fn(trainable, micro):
@@ -90,6 +91,6 @@ def make_policy_gradient_step(
     )
     metrics |= draws.reward_metrics(rewards) | {"kl_coef": jnp.float32(weight)}
     state, metrics = train.update(state, optimizer, gradient, metrics)
-    return draws.move_kl_coef(state, metrics["kl"], kl_target), metrics
+    return train.move_kl_coef(state, metrics["kl"], kl_controller), metrics
 
   return jax.jit(step, donate_argnums=0)
