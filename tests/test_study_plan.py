@@ -348,8 +348,8 @@ def test_pages_are_written_where_runs_diverged(tmp_path):
         results[12, name] = diverged
     text = page.write(tmp_path, subset, rows, results, optima, {}).read_text()
     assert text.count("| DPO |") > 0
-  rows = [ln for ln in text.splitlines() if ln.startswith("| PPO, exact")]
-  by_reward = "| PPO, exact judge, tuned by reward | 4 of 5 |"
+  rows = [ln for ln in text.splitlines() if ln.startswith("| PPO, tuned")]
+  by_reward = "| PPO, tuned by reward | 4 of 5 |"
   assert rows[-2].startswith(by_reward), rows
 
 
@@ -483,7 +483,7 @@ def test_the_controls_page_gives_the_share_of_the_optimum(tmp_path):
   share = "-0.100 [-0.100, -0.100] | -0.200 [-0.200, -0.200]".replace("-", "−")
   # The error of J*, 0.01 of 0.5, of a share of 0.2.
   assert f"{share} | 0.004 | −0.200 | **no** |" in text
-  for name in ("controls", "epochs"):
+  for name in ("controls_win_rate", "controls_reward", "epochs"):
     assert (tmp_path / "study_controls" / f"{name}.png").exists()
   # No verdict on four seeds of five, and none where one diverged.
   rows = [row for row in rows if row.table == plan.OPTIMUM_TABLE]

@@ -44,6 +44,16 @@ _CROSSING = (
   "Read where the training curve first reaches a KL instead, linear between "
   "evaluations; a curve that never does is read at its largest KL."
 )
+_TESTED = (
+  "(The pair loss is DPO's, at the row's beta; empty where a seed diverged.)"
+)
+_COSTS = (
+  "What a cell took, a learned reward's fitting included. Tokens trained "
+  "count padding and epochs; labels are pairs labelled, or completions "
+  "judged; seconds are those of the steps on a worker's share of the cores, "
+  "evaluations left out, beside other workers and whatever else ran: hours "
+  "differ."
+)
 _TUNING = (
   "Highest reward of a validation evaluation with a KL of at most 4 nats, by "
   "seed, and where it was: the highest mean is chosen. `area` is the "
@@ -186,15 +196,17 @@ def _text(
   for plot in drawn:
     image = f"![{plot.alt}]({stem(subset)}/{plot.name}.png)"
     parts.append(f"{image}\n\n{plot.reading}\n")
+  told: set[str] = set()
   # Results first, though tuning runs first.
   for title, group in plan.tables(sorted(rows, key=plan.is_tuning)).items():
     parts.append(f"## {title}\n")
     if plan.is_tuning(group[0]):
-      parts += [_TUNING + "\n", tables.tuned(group, results)]
+      parts += [*_once(_TUNING, told), tables.tuned(group, results)]
     elif title in _METHODS:
-      parts += _of_methods(compared[title], results)
+      parts += _of_methods(compared[title], results, told)
     else:
-      parts += [_CONTROLS + "\n", tables.controls(compared[title], results)]
+      parts += _once(_CONTROLS, told)
+      parts.append(tables.controls(compared[title], results))
     if title == plan.EPOCHS_TABLE:
       parts += [
         "Win rate / KL / share invalid of the last evaluation up to an epoch, "
@@ -218,23 +230,29 @@ def _by_hand(text: str) -> str:
   return text.partition(_BEGIN)[2].partition(_END)[0].strip("\n")
 
 
-def _of_methods(lines: list[scores.Line], results: Results) -> list[str]:
+def _once(text: str, told: set[str]) -> list[str]:
+  """Returns what explains a kind of table, before the first of it alone."""
+  if text in told:
+    return []
+  told.add(text)
+  return [text + "\n"]
+
+
+def _of_methods(
+  lines: list[scores.Line], results: Results, told: set[str]
+) -> list[str]:
   return [
-    _FRONTIER + "\n",
+    *_once(_FRONTIER, told),
     tables.win_rates(lines, "selected_"),
-    _DIFFERENCES + "\n",
+    *_once(_DIFFERENCES, told),
     tables.differences(lines, "selected_"),
     _CROSSING + "\n",
     tables.win_rates(lines),
     tables.differences(lines),
-    "Checkpoints on test prompts, mean over seeds (the pair loss is DPO's, at "
-    "the row's beta; empty where a seed diverged):\n",
+    "Checkpoints on test prompts, mean over seeds.\n",
+    *_once(_TESTED, told),
     tables.tested(lines),
-    "What a cell took, a learned reward's fitting included. Tokens trained "
-    "count padding and epochs; labels are pairs labelled, or completions "
-    "judged; seconds are those of the steps on a worker's share of the cores, "
-    "evaluations left out, beside other workers and whatever else ran: hours "
-    "differ.\n",
+    *_once(_COSTS, told),
     tables.costs(lines, results),
     "Settings:\n",
     "\n".join(

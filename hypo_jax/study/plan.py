@@ -12,7 +12,7 @@ MAIN_TABLE = "Methods that learn from 512 labelled pairs"
 JUDGE_TABLE = "Online methods with the exact judge"
 AREA_TABLE = "Methods that learn from 512 labelled pairs, tuned by the area"
 SMOKE_TABLE = "Smoke: untuned, two seeds"
-OPTIMUM_TABLE = "Against the optimum, beta 0.1"
+OPTIMUM_TABLE = "Against the optimum, exact judge, beta 0.1"
 EPOCHS_TABLE = "DPO to 50 epochs"
 # Of OPTIMUM_TABLE, reward a nat.
 OPTIMUM_BETA = 0.1
@@ -186,12 +186,11 @@ def _controls(both: Chosen, seeds: tuple[int, ...]) -> list[Row]:
   def add(table: str, label: str, cell: str, settings: Settings) -> None:
     found.append((table, label, cell, settings))
 
-  table = "KL at offline states, nothing sampled"
+  table = "DPO + KL at offline states, nothing sampled"
   for factor in (1, 3, 10, 30):
     value = {"preference.offline_kl_coef": weight * factor}
     cell = f"offline_kl-{factor}"
-    label = f"DPO (HyPO's rate and beta) + offline KL, weight x {factor}"
-    add(table, label, cell, bare | value)
+    add(table, f"weight x {factor}", cell, bare | value)
   table = "Rollouts drawn once, from the reference"
   once = {"rollout.source": "reference", "rollout.max_importance_weight": 10.0}
   for factor in (1, 3, 10):
@@ -212,14 +211,15 @@ def _controls(both: Chosen, seeds: tuple[int, ...]) -> list[Row]:
     add(*row)
   beta = {"preference.kl_coef": OPTIMUM_BETA}
   for rule, suffix in (("reward", ""), ("area", "-area")):
-    for name in ("rloo_judge", "ppo_judge", "grpo_judge"):
-      label = f"{METHODS[name].title}, tuned by {rule}"
+    for method in ("rloo", "ppo", "grpo"):
+      name = f"{method}_judge"
       value = dict(both[rule][name]) | beta
+      label = f"{method.upper()}, tuned by {rule}"
       add(OPTIMUM_TABLE, label, f"{name}-optimum{suffix}", value)
   # Divided by its deviation, a reward has another beta beside it.
   value = dict(both["area"]["grpo_judge"]) | beta
   value |= {"online.scale_by_std": False, "online.scale_by_length": False}
-  label = f"{METHODS['grpo_judge'].title}, tuned by area, without scaling"
+  label = "GRPO, tuned by area, unscaled"
   add(OPTIMUM_TABLE, label, "grpo_judge-optimum-unscaled", value)
   return _shared(found, chosen, seeds)
 

@@ -215,31 +215,33 @@ def controls(
   results: Results,
   main: Row,
   optima: Optima,
+  field: str,
 ) -> Plot:
-  """A panel a control: reward at equal KL of its rows, beside HyPO's."""
-  best = curves.of_optimum(optima, main.seeds, "reward")
-  own = curves.at_equal_kl(main, results, "reward_mean")
+  """A panel a control: its rows' frontiers, beside HyPO's; see `frontiers`."""
+  best = curves.of_optimum(optima, main.seeds, _OPTIMUM[field])
+  own = curves.at_equal_kl(main, results, field)
 
   def fill(rows: Sequence[Row]) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
-      style_axes(axes, _KL, _LABELS["reward_mean"])
+      style_axes(axes, _KL, _LABELS[field])
       draw_mean(axes, best, "reference", linestyle=_DASHES)
       draw_mean(axes, own, "hypo", linewidth=2.6)
       handles = []
       for i, row in enumerate(r for r in rows if r.cell != main.cell):
-        mean = curves.at_equal_kl(row, results, "reward_mean")
+        mean = curves.at_equal_kl(row, results, field)
         colour = _COLOURS[i % len(_COLOURS)]
         line = {"linestyle": "-" if i < len(_COLOURS) else ":"}
         draw_mean(axes, mean, colour, linewidth=1.2, **line)
         handles.append(marker(colour, row.label, marker="", **line))
-      axes.legend(handles=handles, fontsize=6.5, frameon=False, loc="best")
+      style = {"fontsize": 6.5, "frameon": False, "handlelength": 1.6}
+      axes.legend(handles=handles, ncols=2, loc="lower right", **style)
 
     return draw
 
   return _panels(
-    "controls",
-    "Controls: reward at equal KL",
-    _READINGS["reward_mean"] + ("" if best is None else _OPTIMUM_READING),
+    f"controls_{_OPTIMUM[field]}",
+    f"Controls: {_LABELS[field]} at equal KL",
+    _READINGS[field] + ("" if best is None else _OPTIMUM_READING),
     {title: fill(rows) for title, rows in tables.items()},
     [
       marker("hypo", main.label, marker=""),
@@ -307,6 +309,6 @@ def make_plots(
   tables = {t: r for t, r in tables.items() if not plan.is_tuning(r[0])}
   if tables:
     main = plan.main_row([row for found in tables.values() for row in found])
-    plots.append(controls(tables, results, main, optima))
+    plots += [controls(tables, results, main, optima, f) for f in _OPTIMUM]
     plots.append(epochs(tables[plan.EPOCHS_TABLE], results))
   return plots
