@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
   config.sft.num_steps = 60
   config.sft.batch_size = 16
   config.sft.learning_rate = 2e-4
+  config.reward_model.num_steps = 42  # once over its half of those pairs
   config.reward_model.batch_size = 16
   config.reward_model.learning_rate = 2e-4
 
