@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
   config.preference.warmup_steps = 5  # Adam's first steps are its largest
   config.preference.max_grad_norm = 1.0
   config.preference.weight_decay = 0.0
-  config.preference.adam_eps = 1e-8
+  config.preference.adam_eps = placeholder(float)  # None: 1e-8
   config.preference.beta = 0.1
   config.preference.kl_coef = 0.015  # docs/results/tuning.md
   config.preference.sft_coef = 0.0

@@ -63,8 +63,8 @@ class TrainState:
     step: int32 scalar, updates done.
     trainable: nested dict of float32 arrays.
     opt_state: the optimizer's state.
-    kl_coef: float32 scalar, the KL's weight in the next update, where it
-      adapts to a target; else None.
+    kl_coef: float32 scalar, the KL's weight in the next update, where a
+      controller moves it; else None.
   """
 
   step: jax.Array
@@ -297,6 +297,7 @@ def make_fused_step(
 def _adapt(
   state: TrainState, metrics: Metrics, kl_controller: KLController | None
 ):
+  """Tells the KL's weight in an update, if it adapts, and moves it."""
   if kl_controller is None:
     return state, metrics
   metrics = metrics | {"kl_coef": state.kl_coef}

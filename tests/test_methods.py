@@ -3,6 +3,7 @@
 """Which settings a method takes: defaults, and what is refused by name."""
 
 import math
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import hypo
+from hypo_jax import online, sharding
 from hypo_jax.job import methods, steps
 
 
@@ -125,7 +127,6 @@ def test_a_value_out_of_range_is_refused_before_anything_runs(
 @pytest.mark.parametrize(
   ("main", "change", "unused"),
   [
-    ("hypo", {"kl_target": 3.0}, {"kl_target": None}),
     (
       "hypo",
       {"kl_target": 3.0, "kl_gain": 0.2},
@@ -150,6 +151,14 @@ def test_a_baseline_is_spared_what_the_main_method_alone_has(
   for name, value in change.items():
     assert found[main][name] == value
     assert found["dpo"][name] == unused.get(name, value)
+
+
+def test_a_baseline_without_the_target_is_spared_its_gain():
+  config = hypo.get_config()
+  config.preference.kl_target, config.preference.kl_gain = 2.0, 0.2
+  config.baselines.rloo = {"kl_coef": 0.05, "kl_target": None}
+  found = methods.of_config(config)
+  assert found["hypo"]["kl_gain"] == 0.2 and found["rloo"]["kl_gain"] is None
 
 
 def test_what_a_baseline_names_itself_is_refused_where_it_has_no_use_for_it():
@@ -311,14 +320,44 @@ def test_a_kl_target_is_gone_towards_as_fast_as_the_gain_says(given, gain):
   assert methods.kl_controller(methods.resolved(settings("hypo"))) is None
 
 
-def test_adams_epsilon_is_the_settings():
+@pytest.mark.parametrize(
+  ("maker", "method", "made"),
+  [
+    (steps.make_train_step, "hypo", (steps.train, "make_train_step")),
+    (steps.make_fused_step, "hypo", (steps.train, "make_fused_step")),
+    (steps.make_train_step, "ppo", (online, "make_ppo_step")),
+    (steps.make_train_step, "rloo", (online, "make_policy_gradient_step")),
+  ],
+)
+def test_every_step_takes_its_methods_controller(
+  monkeypatch, maker, method, made
+):
+  taken = []
+  monkeypatch.setattr(*made, lambda *_, **kwargs: taken.append(kwargs))
+  for name in ("_make_loss", "make_complete"):
+    monkeypatch.setattr(steps, name, lambda *_: SimpleNamespace(model=None))
+  job = SimpleNamespace(
+    adapters=False,
+    config=hypo.get_config(),
+    mesh=sharding.make_mesh(),
+    model=SimpleNamespace(with_rows=lambda _: None),
+  )
+  found = methods.resolved(settings(method, kl_target=3.0, kl_gain=2.0))
+  maker(job, found, None)
+  (kwargs,) = taken
+  np.testing.assert_allclose(kwargs["kl_controller"](0.5, 3.3), 0.6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("given", "eps"), [(None, 1e-8), (0.5, 0.5)])
+def test_adams_epsilon_is_the_settings(given, eps):
   found = methods.resolved(
-    settings("hypo", adam_eps=0.5, warmup_steps=0, learning_rate=0.3)
+    settings("hypo", adam_eps=given, warmup_steps=0, learning_rate=0.3)
   )
   optimizer = steps.make_optimizer(found)
-  params, gradient = {"w": jnp.zeros(1)}, {"w": jnp.full(1, 0.25)}
+  params, gradient = {"w": jnp.zeros(1)}, {"w": jnp.full(1, 1e-8)}
   updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-  np.testing.assert_allclose(updates["w"], -0.3 * 0.25 / 0.75, rtol=1e-5)
+  expected = -0.3 * 1e-8 / (1e-8 + eps)
+  np.testing.assert_allclose(updates["w"], expected, rtol=1e-5)
 
 
 def test_ppos_schedule_counts_the_optimizers_updates():

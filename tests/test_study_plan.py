@@ -421,6 +421,9 @@ def test_the_page_says_what_is_missing_and_holds_every_score(tmp_path):
   path = page.write(tmp_path, "main", rows, results, {}, failed)
   text = path.read_text()
   assert path.name == "study_main.md"
+  # What explains a kind of table stands before the first of it alone.
+  for explained in (page._FRONTIER, page._DIFFERENCES, page._COSTS):
+    assert text.count(explained) == 1
   assert "**2 of 240 cells are missing:**" in text
   assert "- runs/study/13/dpo: ValueError: no" in text
   assert "- ipo, seed 14: not run" in text

@@ -6,10 +6,11 @@ import json
 import types
 
 import pytest
+from ml_collections import ConfigDict
 
 import run
 from configs import hypo
-from hypo_jax.job import lock, modes, setup
+from hypo_jax.job import cells, lock, modes, setup
 
 CONFIG = {"seed": 0, "profile": {"steps": []}}
 OTHER = CONFIG | {"seed": 1}
@@ -66,6 +67,18 @@ def test_using_a_job_writes_nothing_and_never_advises_to_delete_it(tmp_path):
   assert config_of(folder) == CONFIG
   with pytest.raises(SystemExit, match="found no config.json"):
     run.check_workdir(tmp_path / "none", CONFIG)
+
+
+def test_a_cells_folder_is_that_of_its_settings(tmp_path):
+  """A key that has no value may be missing, as in a folder of before it."""
+  config = ConfigDict({"seed": 1, "preference": {"beta": 0.1, "new": None}})
+  old = {"seed": 1, "preference": {"beta": 0.1}}
+  (tmp_path / "config.json").write_text(json.dumps(old))
+  cells.check_claimed(tmp_path, config)
+  config.preference.new = 2
+  config.seed = 2
+  with pytest.raises(ValueError, match="others of preference.new, seed; rem"):
+    cells.check_claimed(tmp_path, config)
 
 
 def test_two_writers_of_a_folder_are_one_too_many(tmp_path):

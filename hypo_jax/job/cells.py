@@ -233,14 +233,14 @@ def _claim(folder: pathlib.Path, config: Any) -> None:
 
 
 def check_claimed(folder: pathlib.Path, config: Any) -> None:
-  """Raises ValueError unless the folder is that of these settings."""
-  path, wanted = (
-    folder / "config.json",
-    json.loads(config.to_json_best_effort()),
-  )
-  found = json.loads(path.read_text())
-  if found != wanted:
-    names = sorted(_differing(wanted, found))
+  """Raises ValueError unless the folder is that of these settings.
+
+  A key without a value may be missing: code before it did what it says.
+  """
+  path = folder / "config.json"
+  wanted = json.loads(config.to_json_best_effort())
+  names = sorted(_differing(wanted, json.loads(path.read_text())))
+  if names:
     raise ValueError(
       f"{path}: expected these settings, found others of {', '.join(names)}; "
       "remove the folder, or take the settings back"

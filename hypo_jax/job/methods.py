@@ -4,21 +4,18 @@
 
 import difflib
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
-
-from hypo_jax import losses
+from hypo_jax import losses, train
 from hypo_jax.objective import METHODS
 
 # Settings of `config.online` by method, with their defaults. PPO's are those of
 # the summarize-from-feedback recipe (Huang et al. 2024, arXiv 2403.17031) but
 # for two. The temperature is 0.7 there: at 1 the penalised KL is the policies'
 # own. A completion without EOS has reward -1 there, for whatever its own was:
-# where rewards go below -1, that would pay for not ending. (Its AdamW's eps is
-# 1e-5, `preference.adam_eps`.)
+# where rewards go below -1, that would pay for not ending. (Its AdamW has eps
+# 1e-5; here that is `preference.adam_eps`, 1e-8 unless set.)
 DEFAULTS: dict[str, dict[str, Any]] = {
   "ppo": {
     "epochs": 4,
@@ -143,8 +140,12 @@ def _foreign(settings: dict[str, Any]) -> dict[str, Any]:
   found |= {n: _NO_PAIRS[n] for n in takers if method not in takers[n]}
   found |= _unused(method)
   if (settings | found)["kl_coef"]:
-    return found | {"offline_kl_coef": 0.0}
-  return found | {"kl_target": None, "kl_gain": None}
+    found |= {"offline_kl_coef": 0.0}
+  else:
+    found |= {"kl_target": None}
+  if (settings | found)["kl_target"] is None:
+    found |= {"kl_gain": None}
+  return found
 
 
 def _unused(method: str) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def _check_preference(settings: dict[str, Any]) -> None:
         f"{settings[name]}"
       )
   target = settings["kl_target"]
-  if target is not None and not (target > 0 and kl_coef > 0):
+  if target is not None and not (0 < target < math.inf and kl_coef > 0):
     raise ValueError(
       "preference.kl_target: expected a number > 0 and a kl_coef > 0 to begin "
       f"with, got {target} and kl_coef {kl_coef} for {method!r}"
@@ -217,9 +218,7 @@ def initial_kl_coef(settings: dict[str, Any]) -> float | None:
   return None if settings["kl_target"] is None else settings["kl_coef"]
 
 
-def kl_controller(
-  settings: dict[str, Any],
-) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+def kl_controller(settings: dict[str, Any]) -> train.KLController | None:
   """Returns what moves the KL's weight where it adapts to a target, or None."""
   target, gain = settings["kl_target"], settings["kl_gain"]
   if target is None:

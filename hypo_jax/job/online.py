@@ -38,9 +38,11 @@ def make_step(job: Job, settings: dict[str, Any], optimizer):
   model = job.model.with_rows(sharding.row_sharding(job.mesh))
   method, k = settings["method"], job.config.rollout.samples_per_prompt
   common = {name: settings[name] for name in ("micro_batch_size", "kl_coef")}
-  common["adapters"] = job.adapters
+  common |= {
+    "adapters": job.adapters,
+    "kl_controller": kl_controller(settings),
+  }
   own = {n: settings[n] for n in DEFAULTS[method] if n != "no_eos_reward"}
-  common["kl_controller"] = kl_controller(settings)
   if method == "ppo":
     return online.make_ppo_step(model, optimizer, **common, **own)
   if method == "online_dpo":

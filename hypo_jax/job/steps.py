@@ -44,10 +44,12 @@ def method_params(job: Job, settings: dict[str, Any], reference, name: str):
 def make_optimizer(settings: dict[str, Any]):
   """Returns a method's optimizer; its schedule counts the optimizer's steps."""
   names = ("learning_rate", "schedule", "max_grad_norm", "weight_decay")
-  names += ("adam_eps",)
+  own = {name: settings[name] for name in names}
+  if settings["adam_eps"] is not None:
+    own["adam_eps"] = settings["adam_eps"]
   updates = updates_per_step(settings)
   return train.make_optimizer(
-    **{name: settings[name] for name in names},
+    **own,
     num_steps=settings["num_steps"] * updates,
     warmup_steps=settings["warmup_steps"] * updates,
   )

@@ -45,14 +45,14 @@ _CROSSING = (
   "evaluations; a curve that never does is read at its largest KL."
 )
 _TESTED = (
-  "(The pair loss is DPO's, at the row's beta; empty where a seed diverged.)"
+  "Means over seeds, empty where one diverged; the pair loss is DPO's, at the "
+  "row's beta."
 )
 _COSTS = (
-  "What a cell took, a learned reward's fitting included. Tokens trained "
-  "count padding and epochs; labels are pairs labelled, or completions "
-  "judged; seconds are those of the steps on a worker's share of the cores, "
-  "evaluations left out, beside other workers and whatever else ran: hours "
-  "differ."
+  "Tokens trained count padding and epochs; labels are pairs labelled, or "
+  "completions judged; seconds are those of the steps on a worker's share of "
+  "the cores, evaluations left out, beside other workers and whatever else "
+  "ran: hours differ."
 )
 _TUNING = (
   "Highest reward of a validation evaluation with a KL of at most 4 nats, by "
@@ -66,7 +66,9 @@ _CONTROLS = (
   "Differences to HyPO are paired by seed, with the uncorrected 95% t "
   "interval; checkpoints are measured on test prompts: win rate at its KL. The "
   "best by held-out pair loss, DPO's at the row's beta, is what early stopping "
-  "by it leaves."
+  "by it leaves. All rows of a KL's weight, 0 and offline states included, "
+  "have HyPO's rate and beta as chosen by reward, other rows of DPO have "
+  "DPO's; `weight x n` is n times HyPO's kl_coef."
 )
 
 
@@ -249,9 +251,10 @@ def _of_methods(
     _CROSSING + "\n",
     tables.win_rates(lines),
     tables.differences(lines),
-    "Checkpoints on test prompts, mean over seeds.\n",
+    "On test prompts, by checkpoint:\n",
     *_once(_TESTED, told),
     tables.tested(lines),
+    "What a cell took, a learned reward's fitting included:\n",
     *_once(_COSTS, told),
     tables.costs(lines, results),
     "Settings:\n",

@@ -69,10 +69,12 @@ def _panels(
   handles: Sequence[Any],
   *,
   columns: int = 3,
+  below: float = 0.15,
 ) -> Plot:
   """Draws a grid of panels, each by its function, all axes alike.
 
-  Axes fit the lines: with two seeds, bands would squeeze them flat.
+  Axes fit the lines: with two seeds, bands would squeeze them flat. There is
+  room `below` them, as a share of their height.
   """
   columns = min(columns, len(panels))
   rows = math.ceil(len(panels) / columns)
@@ -90,8 +92,8 @@ def _panels(
     drawn = [line.get_ydata() for axes in grid.flat for line in axes.lines]
     if drawn:
       low, high = np.min(np.hstack(drawn)), np.max(np.hstack(drawn))
-      space = 0.15 * max(high - low, 0.01)
-      grid.flat[0].set_ylim(low - space, high + space)
+      height = max(high - low, 0.01)
+      grid.flat[0].set_ylim(low - below * height, high + 0.15 * height)
     if handles:
       figure.legend(
         handles=list(handles),
@@ -248,6 +250,7 @@ def controls(
       *([] if best is None else [_optimum_marker()]),
     ],
     columns=2,
+    below=0.35,  # for the legends
   )
 
 
