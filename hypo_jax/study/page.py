@@ -197,7 +197,7 @@ def _text(
   parts.append(f"{_BEGIN}\n{by_hand}\n{_END}\n")
   for plot in drawn:
     image = f"![{plot.alt}]({stem(subset)}/{plot.name}.png)"
-    parts.append(f"{image}\n\n{plot.reading}\n")
+    parts.append(f"{image}\n\n**{plot.alt}.** {plot.reading}\n")
   told: set[str] = set()
   # Results first, though tuning runs first.
   for title, group in plan.tables(sorted(rows, key=plan.is_tuning)).items():

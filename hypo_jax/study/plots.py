@@ -142,7 +142,7 @@ def frontiers(
     handles.append(_optimum_marker())
   return _panels(
     name,
-    f"{_LABELS[field].capitalize()} at equal KL",
+    f"{rows[-1].table}: {_LABELS[field]} at equal KL",
     _READINGS[field] + ("" if best is None else _OPTIMUM_READING),
     {row.label: fill(row) for row in rows[1:]},
     handles,
@@ -201,7 +201,8 @@ def proxy(
     handles.append(_optimum_marker())
   return _panels(
     "proxy" if by == "kl" else "proxy_by_step",
-    "What the learned reward says, and what the judge says",
+    "What the learned reward says, and what the judge says, over "
+    + ("KL" if by == "kl" else "steps"),
     "A gap that opens is over-optimisation of the learned reward."
     if by == "step"
     else "Read where a method first reaches each KL. A gap that opens is "
