@@ -235,7 +235,8 @@ def _claim(folder: pathlib.Path, config: Any) -> None:
 def check_claimed(folder: pathlib.Path, config: Any) -> None:
   """Raises ValueError unless the folder is that of these settings.
 
-  A key without a value may be missing: code before it did what it says.
+  A key without a value counts as a missing one, so that a new key, as long as
+  it has none, leaves the folders of before it as they are.
   """
   path = folder / "config.json"
   wanted = json.loads(config.to_json_best_effort())
