@@ -4,12 +4,14 @@
 
     python -m benchmarks.real_model --name=sentiment_smollm2 runs/s0 runs/s1
 
-Reads each folder's report.json and evaluations/; writes tables to
-docs/results/<name>.md, in place of what stands between two marks there, and the
-training curves to docs/results/<name>.png. Every seed is a row and a line;
-nothing is averaged away. Intervals are of one run: its test prompts, or its
-held-out pairs, drawn anew 2,000 times, the middle 95%. They say nothing of how
-seeds differ.
+Keeps what is needed of each job's report.json and evaluations/ in
+docs/results/<name>/seed_<n>.json, to six digits; then writes tables of all
+seeds kept there to docs/results/<name>.md, in place of what stands between two
+marks, and the training curves to docs/results/<name>.png. So seeds can be run
+on different machines, or deleted; without folders, page and plot are written
+again. Every seed is a row and a line; nothing is averaged away. Intervals are
+of one run: its test prompts, or its held-out pairs, drawn anew 2,000 times, the
+middle 95%. They say nothing of how seeds differ.
 """
 
 import json
@@ -28,15 +30,42 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _DRAWS = 2000
 _COLOURS = {"dpo": "C0", "hypo": "C1", "rloo": "C2"}
 
+_REPORTED = ("seed", "versions", "wall_seconds")
+
 Entry = dict[str, Any]
 Run = dict[str, Any]
 
 
 def main(argv: list[str]) -> None:
-  if _NAME.value is None or not argv[1:]:
-    raise app.UsageError("expected --name and the folders of finished jobs")
-  runs = [read(pathlib.Path(folder)) for folder in argv[1:]]
-  page = RESULTS / f"{_NAME.value}.md"
+  if _NAME.value is None:
+    raise app.UsageError("expected --name")
+  write(_NAME.value, [pathlib.Path(folder) for folder in argv[1:]])
+
+
+def write(
+  name: str, folders: Sequence[pathlib.Path], results: pathlib.Path = RESULTS
+) -> None:
+  """Keeps what jobs found, and writes page and plot of all that is kept.
+
+  Args:
+    name: of the page.
+    folders: of finished jobs; one of a seed that is kept replaces it.
+    results: where the page lies.
+
+  Raises:
+    FileNotFoundError: for a job that isn't finished, or if nothing is kept.
+  """
+  kept = results / name
+  # All are read before one is written.
+  for run in [read(folder) for folder in folders]:
+    kept.mkdir(parents=True, exist_ok=True)
+    path = kept / f"seed_{run['report']['seed']}.json"
+    path.write_text(json.dumps(_rounded(run)) + "\n")
+  runs = [json.loads(path.read_text()) for path in kept.glob("seed_*.json")]
+  if not runs:
+    raise FileNotFoundError(f"expected seed_<n>.json in {kept}, got none")
+  runs.sort(key=lambda run: run["report"]["seed"])
+  page = results / f"{name}.md"
   text = page.read_text() if page.exists() else f"{BEGIN}\n{END}\n"
   page.write_text(replaced(text, figures(runs)))
   plot(runs, page.with_suffix(".png"))
@@ -46,15 +75,50 @@ def main(argv: list[str]) -> None:
 def read(folder: pathlib.Path) -> Run:
   """Returns a job's "report", and "measured": its evaluations by name.
 
+  Of both, what is not text or a count of something shown.
+
   Raises:
     FileNotFoundError: for a job that isn't finished.
   """
+  report = json.loads((folder / "report.json").read_text())
+  policies = {
+    name: {"history": [_numbers(entry) for entry in policy["history"]]}
+    for name, policy in report["policies"].items()
+  }
   measured = {
     path.stem: json.loads(path.read_text())
-    for path in (folder / "evaluations").glob("*.json")
+    for path in sorted((folder / "evaluations").glob("*.json"))
   }
-  report = json.loads((folder / "report.json").read_text())
-  return {"report": report, "measured": measured}
+  drawn_from = ("wins", "by_prompt", "by_pair")
+  whole = ("reward_model", "optimum")
+  return {
+    "report": {name: report[name] for name in _REPORTED}
+    | {"policies": policies},
+    "measured": {
+      name: entry
+      if name in whole
+      else _numbers(entry) | {key: entry[key] for key in drawn_from}
+      for name, entry in measured.items()
+    },
+  }
+
+
+def _numbers(entry: Entry) -> Entry:
+  """Returns an entry without its lists and texts."""
+  return {
+    name: value
+    for name, value in entry.items()
+    if not isinstance(value, (list, dict, str))
+  }
+
+
+def _rounded(value: Any) -> Any:
+  """Returns what JSON holds with floats of six digits."""
+  if isinstance(value, dict):
+    return {name: _rounded(inner) for name, inner in value.items()}
+  if isinstance(value, list):
+    return [_rounded(inner) for inner in value]
+  return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def replaced(text: str, figures: str) -> str:

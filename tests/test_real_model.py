@@ -128,6 +128,36 @@ def test_a_job_without_a_report_is_an_error(folders):
     real_model.read(folders[0])
 
 
+def test_seeds_are_kept_and_the_page_is_of_all_that_are(
+  folders, judged, tmp_path
+):
+  results = tmp_path / "results"
+  results.mkdir()
+  page = results / "some.md"
+  page.write_text(f"before\n{real_model.BEGIN}\n{real_model.END}\n")
+  real_model.write("some", folders[1:], results)
+  assert "Seeds 1;" in page.read_text()
+  real_model.write("some", folders[:1], results)
+  both = page.read_text()
+  assert "Seeds 0, 1;" in both
+  assert both.startswith("before\n")
+  figures = real_model.figures([real_model.read(f) for f in folders])
+  assert figures in both  # Rounding what is kept changes no figure here.
+  (results / "some.png").unlink()
+  real_model.write("some", [], results)
+  assert page.read_text() == both
+  assert (results / "some.png").exists()
+
+
+def test_an_unfinished_job_leaves_what_is_kept_alone(folders, tmp_path):
+  (folders[1] / "report.json").unlink()
+  with pytest.raises(FileNotFoundError, match="report.json"):
+    real_model.write("some", folders, tmp_path)
+  assert not (tmp_path / "some").exists()
+  with pytest.raises(FileNotFoundError, match="some"):
+    real_model.write("some", [], tmp_path)
+
+
 def test_curves_are_drawn_and_the_optimum_where_it_is_known(
   folders, judged, tmp_path
 ):
