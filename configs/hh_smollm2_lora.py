@@ -40,7 +40,6 @@ def get_config() -> ConfigDict:
   config.preference.schedule = "constant"
   config.preference.warmup_steps = 10
   config.preference.kl_coef = 0.03
-  config.rollout.samples_per_prompt = 2
   config.baselines.dpo.learning_rate = 1e-4
 
   config.checkpoint.every_steps = 50
