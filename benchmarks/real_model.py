@@ -313,6 +313,11 @@ def plot(runs: list[Run], path: pathlib.Path) -> None:
           label=None if i else "optimum",
         )
     axis.set_xlabel(_LABELS[x])
+    if x == "kl_rao_blackwell":
+      # A policy that leaves would press all others against the edge.
+      axis.set_xscale("symlog", linthresh=1, subs=range(2, 10))
+      axis.xaxis.set_major_formatter("{x:g}")
+      axis.set_xlim(left=0)
     axis.set_title(_LABELS[y], fontsize="medium")
   axes[0].legend()
   figure.savefig(path, dpi=120)
