@@ -46,7 +46,7 @@ def test_what_methods_make_of_the_gain_is_told():
   (sentence,) = summary.describe_optimum(report)
   assert sentence.startswith("Of E[reward] − 0.1 KL no policy has more than 0.")
   assert f"{row['value']:.3f} ± 0.00" in sentence
-  assert sentence.endswith("of the gain, final policies have RLOO 82%.")
+  assert sentence.endswith("of the gain, final policies have: RLOO 82%.")
   assert sentence in words_of(report).replace("\u00a0", " ")
   told = " ".join(summary.terminal_summary(report).split())
   assert sentence in told

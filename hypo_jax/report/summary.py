@@ -236,7 +236,7 @@ def describe_optimum(report: Report) -> list[str]:
     if not row.get("reliable"):
       text += " (too few samples carry the first)"
     if shares:
-      text += f"; of the gain, final policies have {', '.join(shares)}"
+      text += f"; of the gain, final policies have: {', '.join(shares)}"
     sentences.append(f"{text}.")
   return sentences
 
