@@ -75,7 +75,7 @@ def write(
 def read(folder: pathlib.Path) -> Run:
   """Returns a job's "report", and "measured": its evaluations by name.
 
-  Of both, what is not text or a count of something shown.
+  Of both, the numbers that pages and plots come from, and no texts.
 
   Raises:
     FileNotFoundError: for a job that isn't finished.

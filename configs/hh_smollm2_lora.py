@@ -8,8 +8,8 @@
 As hh_smollm2.py, with longer texts and more steps. Half of the training prompts
 are kept apart: their pairs train a reward model, which nothing is trained on
 and whose rewards the evaluations tell (evaluations/reward_model.json: how often
-it is right on held-out pairs). Two CPU cores, two and a half hours, or a GPU;
-every value is our choice, and none was tuned.
+it is right on held-out pairs). Two CPU cores, some hours, or a GPU; every
+value is our choice, and none was tuned.
 """
 
 from ml_collections import ConfigDict
