@@ -149,6 +149,20 @@ def test_seeds_are_kept_and_the_page_is_of_all_that_are(
   assert (results / "some.png").exists()
 
 
+def test_six_digits_are_kept_and_no_texts(folders, tmp_path):
+  path = folders[0] / "evaluations" / "hypo.json"
+  entry = json.loads(path.read_text())
+  entry["by_prompt"]["kl"][0] = 2 / 3
+  entry["shown"] = {"completions": [["a text"]]}
+  path.write_text(json.dumps(entry))
+  real_model.write("some", folders[:1], tmp_path)
+  text = (tmp_path / "some" / "seed_0.json").read_text()
+  kept = json.loads(text)["measured"]["hypo"]
+  assert kept["by_prompt"]["kl"][0] == 0.666667
+  assert kept["step"] == entry["step"]
+  assert "a text" not in text
+
+
 def test_an_unfinished_job_leaves_what_is_kept_alone(folders, tmp_path):
   (folders[1] / "report.json").unlink()
   with pytest.raises(FileNotFoundError, match="report.json"):
