@@ -120,8 +120,11 @@ def describe_coverage(
     share = support.effective_sample_share(log_ratio.reshape(-1))
   log_probs, mask = samples.ref_log_probs, samples.mask
   rollouts = log_probs.sum(-1)
-  num_tokens = max(int(mask.sum()), 1)
   mean, stderr = statistics.mean_and_stderr(rollouts.mean(-1))
+  num_tokens = max(int(mask.sum()), 1)
+  per_token, per_token_stderr = statistics.ratio_and_stderr(
+    rollouts.sum(-1), mask.sum((1, 2))
+  )
   return {
     "outside_support": support.outside_share(
       known.offline,
@@ -129,7 +132,8 @@ def describe_coverage(
     ),
     "ref_log_prob": mean,
     "ref_log_prob_stderr": stderr,
-    "ref_log_prob_per_token": float(rollouts.sum() / num_tokens),
+    "ref_log_prob_per_token": per_token,
+    "ref_log_prob_per_token_stderr": per_token_stderr,
     "ref_unlikely_tokens": float(
       (mask & (log_probs < known.token_floor)).sum() / num_tokens
     ),
@@ -164,10 +168,15 @@ def _monitored(history: list[dict[str, Any]]) -> list[monitor.Diagnostics]:
     monitor.Diagnostics(
       step=e["step"],
       ref_log_prob=e["ref_log_prob_per_token"],
-      # None where what was kept on disk was not a number.
-      kl=math.nan if e["kl_rao_blackwell"] is None else e["kl_rao_blackwell"],
+      ref_log_prob_stderr=_number(e["ref_log_prob_per_token_stderr"]),
+      kl=_number(e["kl_rao_blackwell"]),
       unlikely=e["ref_unlikely_rollouts"],
       outside=e["outside_support"],
     )
     for e in history
   ]
+
+
+def _number(value: float | None) -> float:
+  """None is what was kept on disk of what was not a number."""
+  return math.nan if value is None else value

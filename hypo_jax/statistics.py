@@ -75,6 +75,26 @@ def mean_and_stderr(values: np.ndarray) -> tuple[float, float]:
   return float(values.mean()), float(stderr)
 
 
+def ratio_and_stderr(
+  totals: np.ndarray, sizes: np.ndarray
+) -> tuple[float, float]:
+  """Returns sum(totals) / sum(sizes) and its standard error over prompts.
+
+  The error is by linearisation, nan of one prompt or where all sizes are 0; the
+  ratio is then 0.
+
+  Args:
+    totals: [n].
+    sizes: [n], >= 0.
+  """
+  totals, sizes = (np.asarray(x, np.float64) for x in (totals, sizes))
+  if not sizes.any():
+    return 0.0, math.nan
+  ratio = totals.sum() / sizes.sum()
+  _, stderr = mean_and_stderr(totals - ratio * sizes)
+  return float(ratio), stderr / float(sizes.mean())
+
+
 def wins(rewards: np.ndarray, ref_rewards: np.ndarray) -> np.ndarray:
   """Share of comparisons won, by prompt, over all k x k; ties are half.
 

@@ -43,6 +43,7 @@ def entry(step, *, win_rate, kl, invalid):
     "ref_log_prob": -18.0 - kl / 2,
     "ref_log_prob_stderr": 0.2,
     "ref_log_prob_per_token": -1.2 - kl / 30,
+    "ref_log_prob_per_token_stderr": 0.01,
     "ref_unlikely_tokens": 0.01 + invalid / 6,
     "ref_unlikely_rollouts": 0.05 + invalid / 2,
     "effective_sample_share": math.exp(-kl),

@@ -99,9 +99,12 @@ def test_effective_sample_share_by_hand():
   assert support.effective_sample_share(np.array([np.inf])) == 0.0
 
 
-def run(*entries):
+def run(*entries, stderr=0.01):
   """A history of (step, log-prob a token, KL)."""
-  return [Diagnostics(*entry, unlikely=0.15, outside=0.02) for entry in entries]
+  return [
+    Diagnostics(step, log_prob, stderr, kl, unlikely=0.15, outside=0.02)
+    for step, log_prob, kl in entries
+  ]
 
 
 def test_verdict_names_the_step_and_where_to_stop():
@@ -111,7 +114,8 @@ def test_verdict_names_the_step_and_where_to_stop():
   assert said.text.startswith(
     "coverage is being lost since step 40: raise kl_coef or stop at step 35"
   )
-  assert "-1.80 nats a token, -1.00 at the start; 15.0% of them" in said.text
+  assert "-1.80 ± 0.01 nats a token, -1.00 ± 0.01 at the start;" in said.text
+  assert "15.0% of them" in said.text
   assert "2.0% of their tokens outside" in said.text and "KL 4.0" in said.text
 
 
@@ -147,6 +151,20 @@ def test_verdict_takes_its_threshold():
   history = run((0, -1.0, 0.0), (10, -1.25, 1.0))
   assert monitor.verdict(history, fall_limit=0.2).lost_since == 10
   assert monitor.verdict(history, fall_limit=0.25).lost_since is None
+
+
+def test_a_fall_within_two_errors_of_the_difference_is_none():
+  history = ((0, -4.06, 0.0), (300, -4.21, 5.0))
+  error = 0.15 / 2 / np.sqrt(2)
+  assert monitor.verdict(run(*history, stderr=1.01 * error)).lost_since is None
+  assert monitor.verdict(run(*history, stderr=0.99 * error)).lost_since == 300
+  # Of one prompt no error is known: the limit alone.
+  found = monitor.verdict(run(*history, stderr=np.nan))
+  assert found.lost_since == 300
+  assert "reference -4.21 nats a token, -4.06 at the start" in found.text
+  # A small error makes no loss of a fall within the limit.
+  near = ((0, -4.06, 0.0), (300, -4.15, 5.0))
+  assert monitor.verdict(run(*near, stderr=1e-6)).lost_since is None
 
 
 def test_collapse_is_a_fall_or_too_many_invalid():

@@ -116,7 +116,11 @@ def test_rollouts_by_hand():
   # Prompts' means are (-6 - 10) / 2 and (-3 - 5) / 2.
   assert found["ref_log_prob"] == pytest.approx(-6.0)
   assert found["ref_log_prob_stderr"] == pytest.approx(2.0)
+  # 5 and 4 tokens: residuals -16 + 24 / 9 * 5 and -8 + 24 / 9 * 4, over a mean
+  # of 4.5.
   assert found["ref_log_prob_per_token"] == pytest.approx(-24 / 9)
+  stderr = found["ref_log_prob_per_token_stderr"]
+  assert stderr == pytest.approx(8 / 3 / 4.5)
   weights = np.array([2**-1.5, 0.5, 0.5, 0.5])
   assert found["effective_sample_share"] == pytest.approx(
     weights.sum() ** 2 / (weights**2).sum() / 4
@@ -141,6 +145,7 @@ def entry(step, log_prob):
     "kl_rao_blackwell": 1.0,
     "outside_support": 0.01,
     "ref_log_prob_per_token": log_prob,
+    "ref_log_prob_per_token_stderr": None,  # As of one prompt, from disk.
     "ref_unlikely_rollouts": 0.05,
   }
 

@@ -13,6 +13,7 @@ STEPS = (0, 10, 20, 30)
 
 def run(unlikely, rewards, invalid=(0.0,) * 4, kind="DPO"):
   blank = dict.fromkeys(cells.INPUTS, 0.5)
+  blank["ref_log_prob_per_token_stderr"] = 0.01
   history = [
     blank
     | {"step": s, "ref_unlikely_rollouts": u, "ref_log_prob_per_token": -u}

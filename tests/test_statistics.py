@@ -143,3 +143,25 @@ def test_matched_kl_interpolates_the_first_crossing_and_pairs_prompts():
 def test_one_prompt_has_no_error():
   mean, stderr = statistics.mean_and_stderr([0.75])
   assert mean == 0.75 and np.isnan(stderr)
+
+
+def test_the_error_of_a_ratio_is_that_of_drawing_prompts_anew():
+  rng = np.random.default_rng(0)
+  sizes = rng.integers(1, 20, (4000, 50))
+  totals = rng.normal(-2.0 * sizes, np.sqrt(sizes))
+  found = [
+    statistics.ratio_and_stderr(*x) for x in zip(totals, sizes, strict=True)
+  ]
+  ratios, stderrs = np.transpose(found)
+  assert ratios.mean() == pytest.approx(-2.0, abs=0.01)
+  assert np.sqrt((stderrs**2).mean()) == pytest.approx(ratios.std(), rel=0.05)
+  # Of equal sizes it is a mean's.
+  mean, stderr = statistics.mean_and_stderr(totals[0])
+  found = statistics.ratio_and_stderr(totals[0], np.full(50, 4))
+  assert found == pytest.approx((mean / 4, stderr / 4))
+
+
+def test_the_error_of_a_ratio_of_one_prompt_or_of_no_tokens_is_not_known():
+  assert np.isnan(statistics.ratio_and_stderr([-3.0], [2])[1])
+  ratio, stderr = statistics.ratio_and_stderr([0.0, 0.0], [0, 0])
+  assert ratio == 0.0 and np.isnan(stderr)

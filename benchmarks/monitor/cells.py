@@ -50,6 +50,7 @@ INPUTS = (
   "effective_sample_share",
   "ref_log_prob",
   "ref_log_prob_per_token",
+  "ref_log_prob_per_token_stderr",
   "ref_unlikely_tokens",
   "ref_unlikely_rollouts",
   "chosen_log_ratio",

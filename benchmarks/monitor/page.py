@@ -34,7 +34,9 @@ def make_page(calibration: Sequence[Run], judged: Sequence[Run]) -> str:
     "invalid; the collapse passes if the run's last evaluation is neither. The "
     "monitor sees no reward, no judge and no method's name. It is in time if "
     "it warns at the evaluation of the collapse at the latest; the lead is "
-    "counted from the warning to the collapse.",
+    "counted from the warning to the collapse. A fall within two standard "
+    "errors is none for the monitor, whatever its threshold; with so many "
+    "completions the threshold decides.",
     "",
     *_calibration(calibration),
   ]

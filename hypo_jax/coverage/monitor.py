@@ -5,9 +5,12 @@
 The monitor sees what every run has: no method's name, no reward, no judge.
 Coverage is *being lost* at an evaluation where
 
-    ref_log_prob(start) - ref_log_prob > FALL_LIMIT
+    ref_log_prob(start) - ref_log_prob > max(FALL_LIMIT, 2 standard errors)
 
-ref_log_prob being the mean log-prob of a rollout's token under the reference.
+ref_log_prob being the mean log-prob of a rollout's token under the reference,
+and the error that of the difference. (Few rollouts of a large model can differ
+by more than the limit without any training. The two evaluations count as
+independent; as they share their prompts, the error is rather less.)
 KL(policy || reference) is the policy's cross-entropy to the reference minus its
 entropy, so it grows in two ways. A policy that says less of what the reference
 says has less entropy, and stays where the reference, and so pairs drawn from
@@ -31,6 +34,7 @@ import numpy as np
 # Nats a token. Fitted by benchmarks/monitor, on other seeds than it is judged
 # on.
 FALL_LIMIT = 0.097
+_ERRORS = 2.0
 
 # What a collapse is.
 _REWARD_FALL, _MOST_INVALID = 0.1, 0.2
@@ -44,6 +48,7 @@ class Diagnostics(NamedTuple):
   Attributes:
     step: of the run.
     ref_log_prob: mean log-prob of a rollout's token under the reference, nats.
+    ref_log_prob_stderr: its standard error; nan where it isn't known.
     kl: KL(policy || reference), nats a sequence.
     unlikely: share of rollouts less probable for the reference than 95% of its
       own.
@@ -52,6 +57,7 @@ class Diagnostics(NamedTuple):
 
   step: int
   ref_log_prob: float
+  ref_log_prob_stderr: float
   kl: float
   unlikely: float
   outside: float
@@ -79,16 +85,20 @@ def verdict(
 
   Args:
     history: in the order of steps, the start first.
-    fall_limit: nats a token, > 0.
+    fall_limit: nats a token, > 0; falls within two standard errors are none
+      either.
 
   Raises:
     ValueError: history is empty or out of order, or its start's log-prob is not
       finite.
   """
   _check(history)
-  start, now = history[0].ref_log_prob, history[-1]
+  start, now = history[0], history[-1]
   losing = [
-    not (np.isfinite(e.kl) and start - e.ref_log_prob <= fall_limit)
+    not (
+      np.isfinite(e.kl)
+      and start.ref_log_prob - e.ref_log_prob <= _limit(start, e, fall_limit)
+    )
     for e in history[1:]
   ]
   first = len(history)
@@ -96,8 +106,8 @@ def verdict(
     first -= 1
   size = f"{now.kl:.1f} nats" if np.isfinite(now.kl) else "not a number"
   found = (
-    f"(log-prob of rollouts under the reference {now.ref_log_prob:.2f} nats a "
-    f"token, {start:.2f} at the start; {now.unlikely:.1%} of them less "
+    f"(log-prob of rollouts under the reference {_told(now)} nats a token, "
+    f"{_told(start)} at the start; {now.unlikely:.1%} of them less "
     f"probable than 95% of its own, {now.outside:.1%} of their tokens outside "
     f"the pairs' support; KL {size})"
   )
@@ -110,6 +120,17 @@ def verdict(
     f"{before} {found}"
   )
   return Verdict(since, before, text)
+
+
+def _limit(start: Diagnostics, now: Diagnostics, fall_limit: float) -> float:
+  error = np.hypot(start.ref_log_prob_stderr, now.ref_log_prob_stderr)
+  return float(np.fmax(fall_limit, _ERRORS * error))  # Passes over nan.
+
+
+def _told(e: Diagnostics) -> str:
+  if np.isnan(e.ref_log_prob_stderr):
+    return f"{e.ref_log_prob:.2f}"
+  return f"{e.ref_log_prob:.2f} ± {e.ref_log_prob_stderr:.2f}"
 
 
 def collapse(

@@ -54,7 +54,12 @@ MORE_COLUMNS: tuple[Column, ...] = (
     "ref_log_prob_stderr",
     "error",
   ),
-  ("the same a token", "ref_log_prob_per_token", None, "error"),
+  (
+    "the same a token",
+    "ref_log_prob_per_token",
+    "ref_log_prob_per_token_stderr",
+    "error",
+  ),
   ("unlikely tokens", "ref_unlikely_tokens", None, "percent"),
   ("unlikely rollouts", "ref_unlikely_rollouts", None, "percent"),
   ("effective samples", "effective_sample_share", None, "percent"),
