@@ -319,7 +319,15 @@ def plot(runs: list[Run], path: pathlib.Path) -> None:
       axis.xaxis.set_major_formatter("{x:g}")
       axis.set_xlim(left=0)
     axis.set_title(_LABELS[y], fontsize="medium")
-  axes[0].legend()
+  # Below the panels: in one it would lie on curves.
+  handles, labels = axes[0].get_legend_handles_labels()
+  figure.legend(
+    handles,
+    labels,
+    loc="outside lower center",
+    ncols=len(labels),
+    frameon=False,
+  )
   figure.savefig(path, dpi=120)
   pyplot.close(figure)
 
