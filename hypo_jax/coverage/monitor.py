@@ -34,7 +34,7 @@ import numpy as np
 # Nats a token. Fitted by benchmarks/monitor, on other seeds than it is judged
 # on.
 FALL_LIMIT = 0.097
-_ERRORS = 2.0
+_ERRORS = 2.0  # Standard errors of a fall.
 
 # What a collapse is.
 _REWARD_FALL, _MOST_INVALID = 0.1, 0.2
