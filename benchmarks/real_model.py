@@ -30,6 +30,12 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _DRAWS = 2000
 _COLOURS = {"dpo": "C0", "hypo": "C1", "rloo": "C2"}
 
+_EARLY = " best pair loss"
+_EARLY_MEANS = (
+  '"best pair loss" is the checkpoint with the lowest loss on validation '
+  "pairs, early stopping that needs no judge; where it is the final or the "
+  "best one, it has no row."
+)
 _REPORTED = ("seed", "versions", "wall_seconds")
 
 Entry = dict[str, Any]
@@ -161,7 +167,11 @@ def figures(runs: list[Run]) -> str:
     ", ".join(f"{k} {v}" for k, v in report["versions"].items()): None
     for report in reports
   }
-  parts = [f"Seeds {seeds}; {'; '.join(versions)}.", "", *_table(runs), ""]
+  label = "Seeds" if len(runs) > 1 else "Seed"
+  table = _table(runs)
+  parts = [f"{label} {seeds}; {'; '.join(versions)}.", "", *table, ""]
+  if any(_EARLY in line for line in table):
+    parts += [_EARLY_MEANS, ""]
   for run in runs:
     if learned := run["measured"].get("reward_model"):
       parts.append(_reward_model(run["report"]["seed"], learned))
@@ -225,9 +235,9 @@ def _table(runs: list[Run]) -> list[str]:
   """A row for each policy, checkpoint and seed; empty columns are left out."""
   rows = []
   for name in dict.fromkeys(n for r in runs for n in r["report"]["policies"]):
-    for checkpoint in ("", " best"):
+    for checkpoint in ("", " best", _EARLY):
       for run in runs:
-        # A best checkpoint that is the final one has no file of its own.
+        # A checkpoint that is another one too has a file under one name.
         entry = run["measured"].get(f"{name}{checkpoint}".replace(" ", "_"))
         if entry is not None:
           cells = [cell(entry) for cell in _COLUMNS.values()]

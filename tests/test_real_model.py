@@ -95,6 +95,24 @@ def test_every_policy_of_every_seed_is_a_row(folders, judged):
     assert hypo["comparisons of equal length"] == str(4 * PROMPTS // 2)
 
 
+def test_early_stopping_has_rows_and_is_explained_where_it_has_a_file(
+  folders, judged
+):
+  early = evaluation(
+    fake_report.make_report()["policies"]["dpo"], judged=judged
+  )
+  path = folders[1] / "evaluations" / "dpo_best_pair_loss.json"
+  path.write_text(json.dumps(early))
+  runs = [real_model.read(folder) for folder in folders]
+  text = real_model.figures(runs)
+  rows = [row for row in rows_of(text) if row["policy"] == "dpo best pair loss"]
+  assert [row["seed"] for row in rows] == ["1"]
+  assert "lowest loss on validation pairs" in text
+  assert text.startswith("Seeds 0, 1; ")
+  alone = real_model.figures(runs[:1])
+  assert "best pair loss" not in alone and alone.startswith("Seed 0; ")
+
+
 def test_an_interval_covers_the_mean_of_prompts_as_often_as_it_says():
   rng = np.random.default_rng(1)
   covered = 0
@@ -136,7 +154,7 @@ def test_seeds_are_kept_and_the_page_is_of_all_that_are(
   page = results / "some.md"
   page.write_text(f"before\n{real_model.BEGIN}\n{real_model.END}\n")
   real_model.write("some", folders[1:], results)
-  assert "Seeds 1;" in page.read_text()
+  assert "Seed 1;" in page.read_text()
   real_model.write("some", folders[:1], results)
   both = page.read_text()
   assert "Seeds 0, 1;" in both
