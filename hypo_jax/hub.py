@@ -17,8 +17,8 @@ _NAME = re.compile(f"{_PART}/{_PART}")
 
 
 def is_name(text: str) -> bool:
-  """Whether `text` looks like "owner/name"."""
-  return _NAME.fullmatch(text) is not None
+  """Whether `text` looks like "owner/name" and is no path on this machine."""
+  return bool(_NAME.fullmatch(text)) and not pathlib.Path(text).exists()
 
 
 def folder(

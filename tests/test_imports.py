@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "hypo_jax").rglob("*.py"))
 LAYERS = {
   "batch": 0,
   "compilations": 0,
-  "hub": 0,
+  "hub": -1,  # Strings and folders; the report asks it, too.
   "keys": 0,
   "losses": 0,
   "scoring": 0,

@@ -41,10 +41,16 @@ def test_a_cards_head_names_base_and_data_of_the_hub_for_the_hub():
   assert found["library_name"] == "transformers"
 
 
-@pytest.mark.parametrize("path", ["", "/data/my/model", "model.gguf"])
-def test_a_local_path_stands_in_the_text_but_not_in_the_hubs_head(path):
-  text = card(base=path)
-  assert "base_model" not in head(text)
+@pytest.mark.parametrize(
+  "path", ["", "/data/my/model", "model.gguf", "../model", "models/mine"]
+)
+def test_a_local_path_stands_in_the_text_but_not_in_the_hubs_head(
+  path, tmp_path, monkeypatch
+):
+  (tmp_path / "models" / "mine").mkdir(parents=True)
+  monkeypatch.chdir(tmp_path)
+  text = card(base=path, data=path)
+  assert not {"base_model", "datasets"} & set(head(text))
   assert f"Base: `{path}`" in text or "Base: random weights" in text
 
 

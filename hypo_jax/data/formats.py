@@ -62,7 +62,7 @@ def resolve(path: str | os.PathLike) -> pathlib.Path:
   path, name = pathlib.Path(path), os.fspath(path)
   if path.is_dir() or (path.is_file() and name.endswith(ENDINGS)):
     return path
-  if not name.endswith(ENDINGS) and not path.exists() and hub.is_name(name):
+  if not name.endswith(ENDINGS) and hub.is_name(name):
     patterns = [f"*{ending}" for ending in ENDINGS]
     found = hub.folder(name, kind="dataset", patterns=patterns)
     if isinstance(found, pathlib.Path):

@@ -169,10 +169,7 @@ def export_checkpoint(
 
 def _loads_in_peft(base: str) -> bool:
   """Whether a base is a Hugging Face folder, or a name on the hub."""
-  path = pathlib.Path(base)
-  return bool(base) and (
-    path.is_dir() or (hub.is_name(base) and not path.exists())
-  )
+  return bool(base) and (pathlib.Path(base).is_dir() or hub.is_name(base))
 
 
 def _measured(job: Job, step: int, history: list[dict[str, Any]]):

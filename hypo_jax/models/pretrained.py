@@ -159,7 +159,7 @@ def _resolve(path_or_name: str | os.PathLike) -> pathlib.Path:
   path = pathlib.Path(path_or_name)
   if str(path_or_name) == _SMOLLM2:
     return _find_smollm2()
-  if not path.exists() and hub.is_name(str(path_or_name)):
+  if hub.is_name(str(path_or_name)):
     found = hub.folder(str(path_or_name), kind="model", patterns=_HUB_FILES)
     if isinstance(found, str):
       raise FileNotFoundError(

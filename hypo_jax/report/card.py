@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The README.md of an exported model: what it is, made how, measured how."""
 
-import re
 from typing import Any
 
+from hypo_jax import hub
 from hypo_jax.report.formatting import policy_name
 from hypo_jax.report.tables import COLUMNS, MORE_COLUMNS, policy_table
 
@@ -17,7 +17,6 @@ _OTHER = (
   "Trained with hypo_jax by {method} on pairs; no completions were sampled in "
   "training."
 )
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def model_card(
@@ -68,9 +67,9 @@ def model_card(
 def _head(base: str, data: str, adapter: bool) -> str:
   lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}"]
   # The hub takes names of its own alone.
-  if _HUB_NAME.fullmatch(base):
+  if hub.is_name(base):
     lines.append(f"base_model: {base}")
-  if _HUB_NAME.fullmatch(data):
+  if hub.is_name(data):
     lines += ["datasets:", f"- {data}"]
   return "\n".join([*lines, "tags:", "- hypo", "- preference-tuning", "---"])
 
