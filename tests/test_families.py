@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from hypo_jax import models, sampling
 from hypo_jax.batch import Rows
+from hypo_jax.models import hf_config
 from hypo_jax.models.config import Rope
 from tests import kinds
 from tests import make_checkpoints as made
@@ -218,6 +219,34 @@ def test_sharded_weights_of_any_dtype_load_equal(checkpoints, case, tmp_path):
     lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), ours.params
   )
   jax.tree.map(np.testing.assert_array_equal, widened.params, rounded)
+
+
+@pytest.mark.parametrize("turned", [30, 60, 88])
+def test_a_written_share_gives_its_rotary_dimensions_again(turned):
+  """30 / 88 * 88 is below 30 in floating point, and readers cut."""
+  config = models.TransformerConfig(
+    family="gpt_neox",
+    vocab_size=V,
+    num_layers=1,
+    width=88,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=88,
+    mlp_width=88,
+    max_positions=16,
+    rotary_dim=turned,
+    norm="layer",
+    gated_mlp=False,
+    activation="gelu",
+    qkv_bias=True,
+    output_bias=True,
+    mlp_bias=True,
+    tied_embeddings=False,
+  )
+  values = hf_config.render(config, dtype="float32", token_ids={})
+  assert hf_config.parse(values).rotary_dim == turned
+  assert int(88 * values["rotary_pct"]) == turned  # As transformers has it.
+  assert values["rotary_pct"] == pytest.approx(turned / 88)
 
 
 @pytest.mark.parametrize("case", CASES)

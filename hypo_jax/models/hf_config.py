@@ -659,7 +659,11 @@ def _render_gpt2(c: TransformerConfig) -> dict[str, Any]:
 
 
 def _render_gpt_neox(c: TransformerConfig) -> dict[str, Any]:
-  share = (c.rotary_dim or c.head_dim) / c.head_dim
+  turned = c.rotary_dim or c.head_dim
+  share = turned / c.head_dim
+  # Readers cut head_dim * share, which may round to below what it should be.
+  if int(c.head_dim * share) < turned:
+    share = math.nextafter(share, math.inf)
   rope = _one_rope(c)
   del rope["rope_theta"]
   rope["rope_parameters"]["partial_rotary_factor"] = share
