@@ -222,27 +222,11 @@ def test_sharded_weights_of_any_dtype_load_equal(checkpoints, case, tmp_path):
 
 
 @pytest.mark.parametrize("turned", [30, 60, 88])
-def test_a_written_share_gives_its_rotary_dimensions_again(turned):
+def test_a_written_share_gives_its_rotary_dimensions_again(checkpoints, turned):
   """30 / 88 * 88 is below 30 in floating point, and readers cut."""
-  config = models.TransformerConfig(
-    family="gpt_neox",
-    vocab_size=V,
-    num_layers=1,
-    width=88,
-    num_heads=1,
-    num_kv_heads=1,
-    head_dim=88,
-    mlp_width=88,
-    max_positions=16,
-    rotary_dim=turned,
-    norm="layer",
-    gated_mlp=False,
-    activation="gelu",
-    qkv_bias=True,
-    output_bias=True,
-    mlp_bias=True,
-    tied_embeddings=False,
-  )
+  heads = {"num_heads": 1, "num_kv_heads": 1, "head_dim": 88, "width": 88}
+  config = checkpoints("neox")[2].config
+  config = dataclasses.replace(config, **heads, rotary_dim=turned)
   values = hf_config.render(config, dtype="float32", token_ids={})
   assert hf_config.parse(values).rotary_dim == turned
   assert int(88 * values["rotary_pct"]) == turned  # As transformers has it.
