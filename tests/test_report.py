@@ -72,6 +72,11 @@ def test_headline_shows_the_three_checkpoints_apart_each_with_its_kl():
 def test_checkpoints_of_one_step_are_told_once():
   text = reporting.headline(make_report())
   assert "HyPO's final and best checkpoint (step 400, KL 2." in text
+  report = make_report()
+  hypo = report["policies"]["hypo"]
+  hypo["best_pair_loss"] = hypo["best"]
+  text = reporting.headline(report)
+  assert "HyPO's best-pair-loss, final and best checkpoint (step 400" in text
 
 
 def test_without_a_judge_the_words_are_pair_accuracy_and_kl():
