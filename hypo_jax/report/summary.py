@@ -194,8 +194,8 @@ def describe_checkpoints(report: Report, name: str) -> str:
   parts = []
   for i, (label, entry) in enumerate(found):
     label = label.replace("best pair loss", "best-pair-loss")
-    # "x, y and z": only the last comma of three is an "and".
-    label = " and ".join(", ".join(label.split(", ")[::-1]).rsplit(", ", 1))
+    label = ", ".join(label.split(", ")[::-1])
+    label = " and ".join(label.rsplit(", ", 1))  # The last comma alone.
     kl = number(kl_of(entry)[0], kl_digits)
     where = f"(step {whole(entry.get('step'))}, KL {kl} nats)"
     score = with_error(entry.get(key), entry.get(f"{key}_stderr"), digits)
